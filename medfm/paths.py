@@ -1,0 +1,62 @@
+"""Where things lie: shipped recipes, data-set cards and model cards, and the user's own cache.
+
+Nothing is created at import, and no environment variable is mandatory: ``MEDFM_HOME`` moves the cache (ingest store
+and local hub), whose default is the platform's user cache folder.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from functools import lru_cache
+from pathlib import Path
+
+
+@lru_cache
+def shipped() -> Path:
+    """The folder that holds ``configs``, ``datasets`` and ``model_cards``.
+
+    The repository wins only when the parent folder's ``pyproject.toml`` names this project, so that an unrelated
+    folder called ``datasets`` beside an installed package is never mistaken for ours.
+    """
+    parent = Path(__file__).resolve().parent.parent
+    project = parent / "pyproject.toml"
+    if project.is_file():
+        try:
+            name = tomllib.loads(project.read_text(encoding="utf-8")).get("project", {}).get("name")
+        except (OSError, tomllib.TOMLDecodeError):
+            name = None
+        if name == "medfm":
+            return parent
+    return Path(__file__).resolve().parent / "_shipped"
+
+
+def configs() -> Path:
+    return shipped() / "configs"
+
+
+def datasets() -> Path:
+    return shipped() / "datasets"
+
+
+def model_cards() -> Path:
+    return shipped() / "model_cards"
+
+
+def home() -> Path:
+    """``$MEDFM_HOME``, or the user's cache folder for medfm. Read at every call: tests and notebooks move it."""
+    if value := os.environ.get("MEDFM_HOME"):
+        return Path(value).expanduser()
+    from platformdirs import user_cache_dir
+
+    return Path(user_cache_dir("medfm", appauthor=False))
+
+
+def store() -> Path:
+    """Where ingested records lie (`data.store=PATH` overrides it for one run)."""
+    return home() / "store"
+
+
+def hub() -> Path:
+    """The local hub: a folder store of bundles."""
+    return home() / "hub"

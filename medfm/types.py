@@ -1,0 +1,140 @@
+"""The vocabulary between rooms: what a reader hands to a modality, a loader to a network, a person to nobody.
+
+Shapes: B batch, C channels (leads), S spatial or time axes, T samples in time, V views. numpy and torch are named in
+annotations and never imported: a wrong setting is answered with a ConfigError before either loads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+RESEARCH_USE = "Research use only: not a medical device, not for diagnosis or treatment."
+
+
+class MedfmError(ValueError):
+    """A failure that the user can mend: the message names the file or setting, and the remedy.
+
+    The command line prints it as one sentence (exit status 1); the traceback appears only with ``--debug``.
+    """
+
+
+class ReadError(MedfmError):
+    """One file could not be read. A run sets the record aside with this sentence and goes on."""
+
+
+class ConfigError(MedfmError):
+    """A wrong call or configuration; the command line exits with status 2."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A named observation about a record, for a person: ``code`` is stable, ``message`` is a sentence."""
+
+    code: str
+    message: str
+    severity: Literal["info", "warning", "error"] = "warning"
+    channel: str | None = None
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What a signal format yields: the file's own channels in physical units, nothing interpreted.
+
+    x: float32 ``[C, T]``, NaN where the file marks a gap; fs in Hz; channels and units as written in the file
+    (``""`` when the file states none); ``meta`` may hold identity (age, sex, device) and never leaves the site.
+    """
+
+    x: np.ndarray
+    fs: float
+    channels: tuple[str, ...]
+    units: tuple[str, ...]
+    format: str
+    record: str = ""
+    patient: str | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+
+    def __post_init__(self) -> None:
+        assert self.x.ndim == 2 and self.x.shape[0] == len(self.channels) == len(self.units)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One record on its modality's grid.
+
+    x: float32 ``[C, *S]``; an absent channel is NaN here and is zeroed only inside a network, by ``present``.
+    spacing: seconds per sample (rank 1) or mm per axis. present: bool ``[C]``.
+    """
+
+    x: np.ndarray
+    spacing: tuple[float, ...]
+    channels: tuple[str, ...]
+    present: np.ndarray
+    modality: str
+    record: str = ""
+    patient: str | None = None
+    target: np.ndarray | None = None
+    findings: tuple[Finding, ...] = ()
+
+    def replace(self, **changes: Any) -> Sample:
+        return dataclasses.replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class ViewSpec:
+    """What a method asks of the loader (torch-free): masks and grid cuts are made in the method, on the device."""
+
+    views: int = 1
+    same: Literal["record", "patient"] = "record"
+    size: tuple[int, ...] | None = None
+    augment: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A collated batch. x ``[B, C, *S]`` (NaN where absent), present bool ``[B, C]``, target ``[B, K]`` or None,
+    views name -> ``[B, V, C, *S]``. Lightning moves a frozen dataclass only through :meth:`to`."""
+
+    x: torch.Tensor
+    present: torch.Tensor
+    target: torch.Tensor | None = None
+    views: dict[str, torch.Tensor] = field(default_factory=dict)
+    view_meta: dict[str, torch.Tensor] = field(default_factory=dict)
+    patients: tuple[str, ...] = ()
+    records: tuple[str, ...] = ()
+
+    def to(self, device: Any, non_blocking: bool = False) -> Batch:
+        def move(t: torch.Tensor | None) -> Any:
+            return None if t is None else t.to(device, non_blocking=non_blocking)
+
+        return dataclasses.replace(
+            self,
+            x=move(self.x),
+            present=move(self.present),
+            target=move(self.target),
+            views={k: move(v) for k, v in self.views.items()},
+            view_meta={k: move(v) for k, v in self.view_meta.items()},
+        )
+
+    def pin_memory(self) -> Batch:
+        return dataclasses.replace(
+            self,
+            x=self.x.pin_memory(),
+            present=self.present.pin_memory(),
+            target=None if self.target is None else self.target.pin_memory(),
+            views={k: v.pin_memory() for k, v in self.views.items()},
+            view_meta={k: v.pin_memory() for k, v in self.view_meta.items()},
+        )
+
+
+class Features(NamedTuple):
+    """What every backbone returns: ``maps`` fine to coarse (a ViT: one map ``[B, D, *grid]``), ``pooled [B, D]``."""
+
+    maps: tuple[torch.Tensor, ...]
+    pooled: torch.Tensor
