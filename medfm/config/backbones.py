@@ -1,0 +1,49 @@
+"""Backbone settings and their name table. ``size`` names a preset; explicit fields win over it."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from medfm.config.base import Entry, Settings
+
+# width, depth, heads. xs, s and b are the sizes of ECG-JEPA (arXiv 2410.13867); quick is ours, for a CPU.
+VIT_SIZES: dict[str, tuple[int, int, int]] = {
+    "quick": (64, 4, 4),
+    "xs": (192, 8, 4),
+    "s": (384, 8, 6),
+    "b": (768, 12, 12),
+}
+
+
+class ViTSettings(Settings):
+    """Vision Transformer of any rank; defaults are ECG-JEPA's (no bias, one register, fixed sine positions)."""
+
+    derived: ClassVar[dict[str, tuple[str, ...]]] = {"size": ("dim", "depth", "heads")}
+    name: Literal["vit"] = "vit"
+    size: Literal["quick", "xs", "s", "b"] | None = "xs"
+    dim: int | None = Field(None, gt=0)
+    depth: int | None = Field(None, gt=0)
+    heads: int | None = Field(None, gt=0)
+    patch: tuple[int, ...] = (25,)
+    mlp_ratio: float = Field(4.0, gt=0)
+    bias: bool = False
+    registers: int = Field(1, ge=0)
+    drop_path: float = Field(0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _resolve(self) -> ViTSettings:
+        width, depth, heads = VIT_SIZES[self.size] if self.size else (None, None, None)
+        resolved = {"dim": self.dim or width, "depth": self.depth or depth, "heads": self.heads or heads}
+        if missing := [k for k, v in resolved.items() if v is None]:
+            raise ValueError(f"without backbone.size, set {', '.join(missing)}")
+        if resolved["dim"] % resolved["heads"]:  # type: ignore[operator]
+            raise ValueError(f"dim {resolved['dim']} is not divisible by heads {resolved['heads']}")
+        self.__dict__.update(resolved)
+        return self
+
+
+BACKBONES: dict[str, Entry] = {
+    "vit": Entry(ViTSettings, "medfm.backbones.vit:ViT"),
+}
