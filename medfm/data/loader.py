@@ -1,0 +1,120 @@
+"""Batches from stores. Batch ``k`` is a pure function of (seed, k, rank): resuming at step k needs no saved state,
+and the number of workers changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from medfm.data.store import SignalStore
+from medfm.types import Batch, MedfmError
+
+
+@dataclass
+class Mixture:
+    """Stores with weights. One store: every record once an epoch, in a seeded order. Several: each sample draws a
+    store by weight, then a record uniformly (as ECG-JEPA mixes its data sets, arXiv 2410.13867)."""
+
+    stores: Sequence[SignalStore]
+    weights: Sequence[float] | None = None
+    subsets: Sequence[np.ndarray] | None = None  # rows of each store that may be drawn
+    _cache: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.subsets is None:
+            self.subsets = [np.arange(len(s)) for s in self.stores]
+        if any(len(s) == 0 for s in self.subsets):
+            raise MedfmError("a data source has no readable record left; see train.log for the reasons.")
+        weights = np.asarray(
+            self.weights if self.weights is not None else [len(s) for s in self.subsets], float
+        )
+        if len(weights) != len(self.stores) or np.any(weights <= 0):
+            raise MedfmError("data weights must be positive, one a source.")
+        self.shares = weights / weights.sum()
+
+    def draw(self, seed: int, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Store and row of samples ``first .. first + count`` of the seeded endless sequence."""
+        assert self.subsets is not None
+        if len(self.stores) == 1:
+            rows, n = [], len(self.subsets[0])
+            for position in range(first, first + count):
+                rows.append(self._order(seed, position // n)[position % n])
+            return np.zeros(count, np.int64), np.array(rows)
+        rng = np.random.default_rng((seed, 7, first))
+        which = rng.choice(len(self.stores), size=count, p=self.shares)
+        uniform = rng.random(count)
+        rows = [self.subsets[w][int(u * len(self.subsets[w]))] for w, u in zip(which, uniform)]
+        return which, np.array(rows)
+
+    def _order(self, seed: int, epoch: int) -> np.ndarray:
+        if epoch not in self._cache:
+            assert self.subsets is not None
+            self._cache = {k: v for k, v in self._cache.items() if k >= epoch - 1}
+            self._cache[epoch] = np.random.default_rng((seed, 3, epoch)).permutation(self.subsets[0])
+        return self._cache[epoch]
+
+
+class SignalBatches(IterableDataset[Batch]):
+    """Batches ``start .. stop`` of windows cut at random, augmented in physical units, then normalised."""
+
+    def __init__(
+        self,
+        mixture: Mixture,
+        modality: Any,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        start: int = 0,
+        stop: int,
+        augment: Sequence[str] = (),
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.mixture, self.modality, self.batch_size, self.seed = mixture, modality, batch_size, seed
+        self.start, self.stop, self.augment = start, stop, tuple(augment)
+        self.rank, self.world = rank, world
+
+    def __iter__(self) -> Iterator[Batch]:
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        for step in range(self.start + worker, self.stop, workers):
+            yield self.batch(step)
+
+    def batch(self, step: int) -> Batch:
+        first = (step * self.world + self.rank) * self.batch_size
+        which, rows = self.mixture.draw(self.seed, first, self.batch_size)
+        rng = np.random.default_rng((self.seed, 11, step, self.rank))
+        length = self.modality.size[0]
+        channels = len(self.modality.channels)
+        x = np.empty((self.batch_size, channels, length), np.float32)
+        present = np.empty((self.batch_size, channels), bool)
+        offset = rng.random(self.batch_size)
+        for index in np.unique(which):
+            store = self.mixture.stores[index]
+            at = np.flatnonzero(which == index)
+            room = np.maximum(store.lengths[rows[at]] - length, 0)
+            starts = (offset[at] * (room + 1)).astype(np.int64)
+            x[at], present[at] = store.read(rows[at], starts, length)
+        if self.augment:
+            x, present = self.modality.augment_batch(x, present, rng, self.augment)
+        x = self.modality.normalise(x, present)
+        return Batch(
+            x=torch.from_numpy(np.ascontiguousarray(x, np.float32)), present=torch.from_numpy(present)
+        )
+
+
+def loader(batches: SignalBatches, workers: int = 0, pin_memory: bool = False) -> DataLoader[Batch]:
+    """A DataLoader over ready-made batches; workers are spawned (forking after torch threads start is not safe)."""
+    return DataLoader(
+        batches,
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        persistent_workers=False,
+        multiprocessing_context="spawn" if workers else None,
+    )

@@ -1,0 +1,189 @@
+"""The manifest: one row a record, and the checks that keep a patient on one side of every split."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from medfm.types import MedfmError
+
+COLUMNS = ("record", "path", "patient", "site", "split")
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """CSV, TSV, Excel or Parquet as a data frame; a :class:`MedfmError` names what is wrong with the file."""
+    path = Path(path)
+    if not path.is_file():
+        raise MedfmError(
+            f"table not found: {path}. Give a CSV, TSV, Excel or Parquet file with a 'path' column."
+        )
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".parquet":
+            frame = pd.read_parquet(path)
+        elif suffix in (".xlsx", ".xls"):
+            frame = pd.read_excel(path)
+        elif suffix in (".csv", ".tsv", ".txt"):
+            frame = pd.read_csv(
+                path, sep="\t" if suffix == ".tsv" else None, engine="python", encoding="utf-8-sig"
+            )
+        else:
+            raise MedfmError(
+                f"{path}: {suffix or 'no suffix'} is not a table; use .csv, .tsv, .xlsx or .parquet."
+            )
+    except MedfmError:
+        raise
+    except Exception as error:
+        raise MedfmError(f"{path}: cannot be read as a table ({type(error).__name__}: {error}).") from error
+    frame.columns = [str(c).strip() for c in frame.columns]
+    if duplicated := sorted({c for c in frame.columns if list(frame.columns).count(c) > 1}):
+        raise MedfmError(f"{path}: columns stand twice: {', '.join(duplicated)}. Rename or drop one of each.")
+    if frame.empty:
+        raise MedfmError(f"{path}: the table has no rows.")
+    return frame
+
+
+def as_identifier(column: pd.Series) -> pd.Series:
+    """Patient ids as strings: 17.0 (a float column with blanks) and 17 are the same patient; a blank stays blank."""
+    if pd.api.types.is_float_dtype(column):
+        whole = column.dropna()
+        if len(whole) and np.all(np.mod(whole, 1) == 0):
+            column = column.astype("Int64")
+    return column.astype("string").str.strip().replace("", pd.NA)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Rows ``record, path, patient, site, split`` and any label columns; paths absolute, patients strings.
+
+    ``patients_known`` is False where the user chose to go on without a patient column: every record then stands for
+    its own patient, and every result says so.
+    """
+
+    frame: pd.DataFrame
+    patients_known: bool = True
+    source: str = ""
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    @property
+    def records(self) -> list[str]:
+        return self.frame["record"].tolist()
+
+    @property
+    def paths(self) -> list[str]:
+        return self.frame["path"].tolist()
+
+    @property
+    def patients(self) -> list[str]:
+        return self.frame["patient"].tolist()
+
+    @property
+    def digest(self) -> str:
+        """sha256 over records, patients and splits (never over absolute paths: the same data may lie elsewhere)."""
+        cols = [c for c in ("record", "patient", "split") if c in self.frame]
+        text = self.frame[cols].fillna("").astype(str).agg("\x1f".join, axis=1)
+        return hashlib.sha256("\n".join(sorted(text)).encode()).hexdigest()
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: pd.DataFrame,
+        *,
+        root: Path | None = None,
+        patient: str | None = "patient_id",
+        source: str = "",
+    ) -> Manifest:
+        """Build from a table with a ``path`` column. Relative paths are taken from ``root`` (the table's folder).
+
+        Raises :class:`MedfmError` without a ``path`` column, without the patient column (unless ``patient`` is None),
+        or with a blank patient id.
+        """
+        frame = frame.reset_index(drop=True).copy()
+        where = source or "the table"
+        if "path" not in frame:
+            raise MedfmError(
+                f"{where}: no 'path' column. Columns found: {', '.join(map(str, frame.columns))}."
+            )
+        if frame["path"].isna().any():
+            row = int(frame["path"].isna().idxmax()) + 2
+            raise MedfmError(f"{where}: line {row} has no path.")
+        raw = frame["path"].astype(str)
+        frame["path"] = [str(p if (p := Path(v)).is_absolute() or root is None else root / p) for v in raw]
+        known = patient is not None
+        if patient is not None:
+            if patient not in frame:
+                raise MedfmError(
+                    f"{where}: no patient column {patient!r}. Name it with --patient COLUMN; if every record really is "
+                    "another patient, say so with --patient none (every result will be marked)."
+                )
+            ids = as_identifier(frame[patient])
+            if ids.isna().any():
+                row = int(np.flatnonzero(ids.isna())[0]) + 2
+                raise MedfmError(
+                    f"{where}: line {row} has no patient id in {patient!r}; fill it in or drop the row."
+                )
+            frame["patient"] = ids.astype(str)
+        if "record" not in frame:
+            frame["record"] = _record_names(raw)
+        frame["record"] = frame["record"].astype(str)
+        if patient is None:
+            frame["patient"] = frame["record"]
+        return cls(frame, known, source)
+
+    @classmethod
+    def from_table(cls, path: str | Path, *, patient: str | None = "patient_id") -> Manifest:
+        path = Path(path)
+        return cls.from_frame(read_table(path), root=path.parent.resolve(), patient=patient, source=str(path))
+
+    def split(self, name: str) -> Manifest:
+        return self._with(self.frame[self.frame["split"] == name])
+
+    def take(self, rows: Iterable[int]) -> Manifest:
+        return self._with(self.frame.iloc[list(rows)])
+
+    def subset(self, n: int, seed: int = 0) -> Manifest:
+        """``n`` patients (all their records), the same for the same seed."""
+        patients = np.array(sorted(set(self.patients)))
+        chosen = np.random.default_rng(seed).permutation(patients)[:n]
+        return self._with(self.frame[self.frame["patient"].isin(chosen)])
+
+    def check(self, *, files: bool = True) -> None:
+        """No patient in two splits; no record twice; with ``files``, at least one path exists."""
+        if "split" in self.frame:
+            per = self.frame.groupby("patient")["split"].nunique()
+            if (bad := per[per > 1]).size:
+                rows = self.frame[self.frame["patient"].isin(bad.index)]
+                lines = ", ".join(str(i + 2) for i in rows.index[:6])
+                raise MedfmError(
+                    f"{self.source or 'the table'}: {bad.size} patient(s) stand in more than one split (lines {lines}"
+                    f"{', ...' if len(rows) > 6 else ''}). Give all records of a patient the same split."
+                )
+        if self.frame["record"].duplicated().any():
+            name = self.frame.loc[self.frame["record"].duplicated(), "record"].iloc[0]
+            raise MedfmError(f"{self.source or 'the table'}: record {name!r} stands twice.")
+        if files and not any(_exists(p) for p in self.paths):
+            raise MedfmError(
+                f"{self.source or 'the table'}: none of its {len(self)} files exists (first: {self.paths[0]}). "
+                "Paths are relative to the table's folder."
+            )
+
+    def _with(self, frame: pd.DataFrame) -> Manifest:
+        return Manifest(frame.reset_index(drop=True), self.patients_known, self.source)
+
+
+def _exists(path: str) -> bool:
+    """WFDB records are named without suffix as often as with one."""
+    return Path(path).exists() or Path(path + ".hea").exists()
+
+
+def _record_names(paths: pd.Series) -> list[str]:
+    """The stem where that is unique, else the path: a name must tell two records apart."""
+    stems = [Path(p).stem if Path(p).suffix else Path(p).name for p in paths]
+    return stems if len(set(stems)) == len(stems) else [Path(p).as_posix() for p in paths]
