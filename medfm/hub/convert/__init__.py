@@ -1,0 +1,7 @@
+"""Converters of official checkpoints, one module each: ``convert(checkpoint) -> ConvertedBackbone``."""
+
+from __future__ import annotations
+
+CONVERTERS: dict[str, str] = {
+    "ecg-jepa": "medfm.hub.convert.ecg_jepa:convert",
+}

@@ -1,0 +1,152 @@
+"""Whatever a user hands over, file, folder, table or array, as records to read one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from medfm.types import MedfmError, Sample, Signal
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".xls", ".parquet")
+Read = Callable[[str], Sample]
+
+
+class Item(NamedTuple):
+    """One record to read: its name, where it lies (empty for an array), and how to get it."""
+
+    record: str
+    path: str
+    read: Callable[[], Sample]
+
+
+def gather(
+    x: Any, modality: Any, fs: float | None = None, channels: Sequence[str] | None = None
+) -> list[Item]:
+    """The records of ``x`` in order; see :meth:`medfm.model.Model.embed` for what ``x`` may be.
+
+    Nothing is read here but tables and the names in folders and containers. Raises :class:`MedfmError` for an
+    array without its sampling rate or with channels that have no name, and for a folder or table without
+    recordings.
+    """
+    import pandas as pd
+
+    if hasattr(x, "detach"):
+        x = x.detach().cpu().numpy()
+    if isinstance(x, np.ndarray) and x.dtype.kind in "fiu":
+        return _arrays(x, modality, fs, channels)
+    if channels is not None:
+        raise MedfmError("channels are for arrays: a file names its own (map odd names with modality.alias).")
+    read = partial(_read, modality, fs)
+    if isinstance(x, pd.DataFrame):
+        return _table(x, read, None, "the table")
+    if isinstance(x, str | Path):
+        return _path(Path(x), read)
+    if isinstance(x, Sequence | np.ndarray | pd.Series):
+        return [item for path in x for item in _path(Path(str(path)), read)]
+    raise MedfmError(
+        f"cannot embed a {type(x).__name__}: give a file, a folder, a table or an array with fs."
+    )
+
+
+def _arrays(x: np.ndarray, modality: Any, fs: float | None, channels: Sequence[str] | None) -> list[Item]:
+    if fs is None:
+        raise MedfmError(
+            "an array does not say its sampling rate: give it in Hz, as in model.embed(x, fs=500)."
+        )
+    if not (np.isfinite(fs) and fs > 0):
+        raise MedfmError(f"fs must be a positive number of Hz, not {fs}.")
+    if x.ndim not in (2, 3):
+        raise MedfmError(
+            f"an array must be [channels, samples] or [records, channels, samples], not {list(x.shape)}."
+        )
+    batch = x if x.ndim == 3 else x[None]
+    names = tuple(modality.channels if channels is None else channels)
+    if batch.shape[1] != len(names):
+        told = "has these" if channels is None else "were named"
+        raise MedfmError(
+            f"the array has {batch.shape[1]} channels, the model {told}: {', '.join(names)}. "
+            "Name the array's own in their order, as in model.embed(x, fs=500, channels=['I', 'II'])."
+        )
+
+    def read(i: int) -> Sample:
+        signal = Signal(
+            np.asarray(batch[i], np.float32),
+            float(fs),
+            names,
+            ("mV",) * len(names),
+            "array",
+            record=f"record {i}",
+        )
+        return modality.from_signal(signal)
+
+    return [Item(str(i), "", partial(read, i)) for i in range(len(batch))]
+
+
+def _read(modality: Any, fs: float | None, address: str) -> Sample:
+    """``fs`` is for files that state none (a CSV or NPY of samples); one that states another is refused."""
+    from medfm import formats
+
+    return modality.read(address) if fs is None else modality.from_signal(formats.read(address, fs=fs))
+
+
+def _path(path: Path, read: Read) -> list[Item]:
+    from medfm import formats
+
+    path = path.expanduser()
+    if path.is_dir():
+        found = [p for p in sorted(path.rglob("*")) if p.is_file() and formats.is_candidate(p)]
+        if not found:
+            raise MedfmError(
+                f"{path}: no recordings in this folder; medfm data scan {path} says what is there."
+            )
+        return [item for p in found for item in _records(p, read)]
+    if path.suffix.lower() in TABLES and path.is_file() and (frame := table_of_paths(path)) is not None:
+        return _table(frame, read, path.parent.resolve(), str(path))
+    return _records(path, read)
+
+
+def _records(path: Path, read: Read) -> list[Item]:
+    """One file; a container gives one item a record. A file that cannot be listed fails when it is read."""
+    from medfm import formats
+
+    try:
+        addresses = formats.records(path)
+    except MedfmError:
+        addresses = [str(path)]
+    return [Item(Path(a).stem if a == str(path) else a, a, partial(read, a)) for a in map(str, addresses)]
+
+
+def _table(frame: pd.DataFrame, read: Read, root: Path | None, source: str) -> list[Item]:
+    from medfm.data.manifest import Manifest
+
+    manifest = Manifest.from_frame(frame, root=root, patient=None, source=source)
+    return [Item(r, p, partial(read, p)) for r, p in zip(manifest.records, manifest.paths)]
+
+
+def table_of_paths(path: Path) -> pd.DataFrame | None:
+    """The table when it has a ``path`` column; a CSV of samples is a recording and gives None."""
+    from medfm.data.manifest import read_table
+
+    if path.suffix.lower() in (".csv", ".tsv", ".txt"):
+        with path.open("rb") as stream:
+            header = stream.readline(65536).decode("utf-8", "replace").lower()
+        words = [
+            w.strip().strip('"')
+            for w in header.lstrip("\ufeff").replace(";", ",").replace("\t", ",").split(",")
+        ]
+        if "path" not in words:
+            return None
+    try:
+        frame = read_table(path)
+    except MedfmError:
+        if path.suffix.lower() == ".parquet":
+            return None
+        raise
+    return frame if "path" in frame else None
