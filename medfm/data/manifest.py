@@ -85,6 +85,14 @@ class Manifest:
         return self.frame["patient"].tolist()
 
     @property
+    def rates(self) -> list[float | None]:
+        """Sampling rates in Hz from an ``fs`` column, for files that state none; None otherwise."""
+        if "fs" not in self.frame:
+            return [None] * len(self)
+        values = pd.to_numeric(self.frame["fs"], errors="coerce")
+        return [float(v) if np.isfinite(v) and v > 0 else None for v in values]
+
+    @property
     def digest(self) -> str:
         """sha256 over records, patients and splits (never over absolute paths: the same data may lie elsewhere)."""
         cols = [c for c in ("record", "patient", "split") if c in self.frame]

@@ -207,8 +207,8 @@ def ingest(
 
     Raises :class:`MedfmError` when nothing at all could be read, with the first reason.
     """
-    inputs = {"sources": _fingerprint(manifest.paths), "settings": modality.ingest_settings()}
-    make = _FileChunks(manifest.paths, modality)
+    inputs = {"sources": _fingerprint(manifest.paths), "rates": manifest.rates, "settings": modality.ingest_settings()}
+    make = _FileChunks(manifest.paths, manifest.rates, modality)
     chunks = -(-len(manifest) // CHUNK)
     fs = 1.0 / modality.spacing[0]
     store = build(
@@ -227,13 +227,14 @@ class _FileChunks:
     """Chunk ``i`` of a list of files; a class so that spawned workers can receive it."""
 
     paths: list[str]
+    rates: list[float | None]
     modality: Any
 
     def __call__(self, index: int) -> Chunk:
         chunk = Chunk([], [], [])
         for row in range(index * CHUNK, min((index + 1) * CHUNK, len(self.paths))):
             try:
-                sample = self.modality.read(self.paths[row])
+                sample = self.modality.read(self.paths[row], fs=self.rates[row], quality=False)
             except Exception as error:  # one bad file never ends a run: it is set aside with its reason
                 known = isinstance(error, MedfmError)
                 chunk.failed.append(

@@ -1,0 +1,335 @@
+"""``medfm data``: look at, check and make data. Heavy libraries load inside the commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from medfm.types import RESEARCH_USE, ConfigError, MedfmError
+
+if TYPE_CHECKING:
+    from medfm.data.scan import ScanResult
+
+app = typer.Typer(help="Look at, check and make data.", no_args_is_help=True, add_completion=False)
+
+SOURCE = typer.Argument(help="a folder, a record, or a table with a 'path' column")
+MODALITY = typer.Option("ecg", "--modality", help="what the records are")
+JOBS = typer.Option(1, "--jobs", help="parallel readers; -1 for all cores")
+AS_JSON = typer.Option(False, "--json", help="for scripts")
+ALIAS = typer.Option(
+    None, "--alias", help="CHANNEL=LEAD for channel names that say nothing, for instance ECG=II"
+)
+
+
+@app.command()
+def scan(
+    source: Path = SOURCE,
+    modality: str = MODALITY,
+    output: Path | None = typer.Option(None, "--output", help="the manifest; default ./manifest.csv"),
+    jobs: int = JOBS,
+    alias: list[str] | None = ALIAS,
+    most: int = typer.Option(20, "--show", help="how many set-aside files to name"),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Read every record, say what was found and what was wrong with which file, and write the manifest."""
+    result = _scan(source, modality, jobs, alias)
+    written = result.write_manifest(output or Path("manifest.csv")) if result.records else None
+    if as_json:
+        _say_json(
+            {
+                **result.describe(),
+                "failed_files": dict(result.failed),
+                "manifest": str(written) if written else None,
+            }
+        )
+    else:
+        _print_scan(result, most)
+        if written:
+            typer.echo(f"manifest: {written} ({len(result.records)} records)")
+            _next_step(result, written, modality)
+    if not result.records:
+        raise MedfmError(
+            f"{source}: none of its {result.total} records could be read; the reasons are above."
+        )
+
+
+@app.command()
+def describe(
+    source: Path = SOURCE,
+    modality: str = MODALITY,
+    jobs: int = JOBS,
+    alias: list[str] | None = ALIAS,
+    as_json: bool = AS_JSON,
+) -> None:
+    """Lengths, sampling rates, leads, amplitudes, patients and findings in numbers."""
+    result = _scan(source, modality, jobs, alias)
+    summary = result.describe()
+    if as_json:
+        _say_json(summary)
+        return
+    _print_summary(summary)
+    if result.failed:
+        typer.echo(f"{len(result.failed)} files could not be read; `medfm data scan {source}` names them.")
+    typer.echo(RESEARCH_USE)
+
+
+@app.command()
+def show(
+    source: Path = typer.Argument(help="a record or a folder"),
+    output: Path = typer.Option(Path("ecg.html"), "--output", help="FILE.png or FILE.html"),
+    modality: str = MODALITY,
+    most: int = typer.Option(8, "--records", help="of a folder, draw this many"),
+    fs: float | None = typer.Option(None, "--fs", help="sampling rate of the prepared record, Hz"),
+    highpass: float | None = typer.Option(None, "--highpass", help="high-pass of the prepared record, Hz"),
+    alias: list[str] | None = ALIAS,
+) -> None:
+    """Records on ECG paper (25 mm/s, 10 mm/mV, 3 x 4 and a rhythm strip), as recorded over as prepared."""
+    from medfm import formats
+    from medfm.data.scan import find_records
+
+    settings = {k: v for k, v in {"fs": fs, "highpass": highpass}.items() if v is not None}
+    meaning = _modality(modality, alias, **settings)
+    if output.suffix.lower() not in (".png", ".html"):
+        raise ConfigError(f"--output {output}: give a file that ends in .png or .html.")
+    addresses = find_records(source)[0] if source.is_dir() else formats.records(source)
+    signals, failed = [], []
+    for address in addresses[:most]:
+        try:
+            signals.append(formats.read(address))
+        except MedfmError as error:
+            failed.append(str(error))
+    if not signals:
+        raise MedfmError(failed[0] if failed else f"{source}: no record to draw.")
+    from medfm.modalities.ecg_paper import write
+
+    failed += [f"{record}: {reason}" for record, reason in write(signals, meaning, output)]
+    for reason in failed:
+        typer.echo(f"not drawn: {reason}", err=True)
+    more = f" of {len(addresses)}" if len(addresses) > most else ""
+    typer.echo(f"{output}: {min(len(addresses), most) - len(failed)}{more} record(s)")
+    typer.echo(RESEARCH_USE)
+
+
+@app.command()
+def datasets(
+    name: str | None = typer.Argument(None, help="one data set, with its labels and citation"),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Public data sets that --data NAME=/path understands: licence, access, labels. Nothing is downloaded."""
+    from medfm.data import catalog
+
+    if name:
+        dataset = catalog.load(name)
+        if as_json:
+            sets = dataset.label_sets()
+            _say_json({**dataset.model_dump(mode="json", exclude={"labels"}), "label_sets": sets})
+            return
+        for key in ("title", "licence", "access", "doi", "seconds", "units"):
+            if value := getattr(dataset, key):
+                typer.echo(f"{key:9} {value}")
+        typer.echo(f"{'fs':9} {', '.join(f'{f:g}' for f in dataset.fs)} Hz")
+        if dataset.expected.records:
+            patients = f", {dataset.expected.patients} patients" if dataset.expected.patients else ""
+            typer.echo(f"{'size':9} {dataset.expected.records} records{patients}")
+        for key, labels in dataset.label_sets().items():
+            listed = ", ".join(labels) if len(labels) <= 12 else f"{', '.join(labels[:10])}, ..."
+            typer.echo(f"labels    {key} ({len(labels)}): {listed}")
+        for note in dataset.notes:
+            typer.echo(f"note      {note}")
+        typer.echo(
+            f"\n{dataset.citation.strip()}\n\n"
+            f"medfm pretrain --modality {dataset.modality} --data {dataset.id}=/path"
+        )
+        return
+    rows = [catalog.load(ident) for ident in catalog.names()]
+    if as_json:
+        _say_json(
+            [
+                {"id": d.id, "title": d.title, "licence": d.licence, "access": d.access, "doi": d.doi}
+                for d in rows
+            ]
+        )
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("id", "records", "licence", "access", "label sets", box=None, pad_edge=False)
+    for d in rows:
+        table.add_row(
+            d.id,
+            str(d.expected.records or ""),
+            d.licence,
+            d.access.split(",")[0],
+            ", ".join(d.label_sets()) or "none",
+        )
+    Console().print(table)
+
+
+@app.command()
+def synthesize(
+    modality: str = typer.Argument(help="ecg"),
+    patients: int = typer.Option(200, "--patients", min=1),
+    output: Path = typer.Option(..., "--output", help="folder for the records and table.csv"),
+    seed: int = typer.Option(0, "--seed"),
+    fmt: str = typer.Option("wfdb", "--format", help="file format of the records"),
+) -> None:
+    """Simulated records as real files, with a table of labels: a site to try everything on."""
+    from medfm.config.modalities import MODALITIES
+
+    if modality not in MODALITIES:
+        raise ConfigError(
+            f"medfm data synthesize {modality}: unknown modality; known: {', '.join(MODALITIES)}."
+        )
+    from medfm.synthetic.corpus import write_corpus
+
+    table = write_corpus(modality, patients, output, seed=seed, format=fmt)
+    typer.echo(f"{table}: {patients} simulated patients")
+    typer.echo(f"next: medfm data scan {table}")
+    typer.echo(RESEARCH_USE)
+
+
+@app.command()
+def split(
+    table: Path = typer.Argument(help="a table with path and patient columns"),
+    output: Path = typer.Option(Path("split.csv"), "--output", help="the table with a split column"),
+    fractions: str = typer.Option("0.7,0.15,0.15", "--fractions", help="train,val,test (or train,test)"),
+    patient: str = typer.Option("patient_id", "--patient", help="patient column"),
+    target: str | None = typer.Option(
+        None, "--target", help="0/1 columns to stratify by, separated by commas"
+    ),
+    seed: int = typer.Option(0, "--seed"),
+) -> None:
+    """Assign patients, never records, to train, val and test."""
+    from medfm.data.manifest import Manifest, read_table
+    from medfm.data.splits import split_patients
+
+    try:
+        shares = [float(part) for part in fractions.split(",")]
+    except ValueError as error:
+        raise ConfigError(
+            f"--fractions {fractions}: give two or three numbers, for instance 0.8,0.2."
+        ) from error
+    if len(shares) not in (2, 3) or min(shares) <= 0:
+        raise ConfigError(
+            f"--fractions {fractions}: give two or three positive numbers, for instance 0.8,0.2."
+        )
+    frame = read_table(table)
+    manifest = Manifest.from_frame(frame, root=table.parent.resolve(), patient=patient, source=str(table))
+    y = None
+    if target:
+        columns = [c.strip() for c in target.split(",")]
+        if missing := [c for c in columns if c not in frame]:
+            raise ConfigError(f"--target: {table} has no column {', '.join(missing)}.")
+        import pandas as pd
+
+        y = frame[columns].apply(pd.to_numeric, errors="coerce").to_numpy(float)
+    parts = split_patients(manifest.patients, shares, seed, y)
+    for name, rows in zip(("train", "test") if len(shares) == 2 else ("train", "val", "test"), parts):
+        frame.loc[rows, "split"] = name
+        people = len({manifest.patients[r] for r in rows})
+        typer.echo(f"{name:6} {len(rows)} records, {people} patients")
+    frame["path"] = [_moved(p, output.resolve().parent) for p in manifest.paths]
+    output.parent.mkdir(parents=True, exist_ok=True)
+    frame.to_csv(output, index=False)
+    typer.echo(f"{output}")
+
+
+def _modality(name: str, alias: list[str] | None, **settings: Any) -> Any:
+    from medfm.config.modalities import MODALITIES
+
+    if name not in MODALITIES:
+        raise ConfigError(f"--modality {name} is unknown; use {', '.join(MODALITIES)}.")
+    pairs = {}
+    for word in alias or []:
+        channel, equals, lead = word.rpartition("=")
+        if not equals or not channel:
+            raise ConfigError(f"--alias {word}: write CHANNEL=LEAD, for instance ECG=II.")
+        pairs[channel] = lead
+    return MODALITIES[name].load()(**({"alias": pairs} if pairs else {}), **settings)
+
+
+def _scan(source: Path, modality: str, jobs: int, alias: list[str] | None) -> ScanResult:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from medfm.data.scan import scan as scan_records
+
+    meaning = _modality(modality, alias)
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("reading", total=None)
+        return scan_records(
+            source, meaning, jobs, lambda done, total: bar.update(task, completed=done, total=total)
+        )
+
+
+def _print_scan(result: ScanResult, most: int) -> None:
+    _print_summary(result.describe())
+    noted = [(r, f) for r in result.records for f in r.warnings]
+    for record, finding in noted[:most]:
+        typer.echo(f"  {record.record}: {finding.code}: {finding.message}")
+    if len(noted) > most:
+        typer.echo(f"  and {len(noted) - most} more findings, all in the manifest")
+    if result.failed:
+        typer.echo(f"set aside: {len(result.failed)} of {result.total}")
+        for path, reason in result.failed[:most]:
+            typer.echo(f"  {path}: {reason}")
+        if len(result.failed) > most:
+            typer.echo(f"  and {len(result.failed) - most} more (--show {len(result.failed)})")
+
+
+def _print_summary(summary: dict[str, Any]) -> None:
+    def listed(counts: dict[str, Any]) -> str:
+        return ", ".join(f"{k} ({v})" for k, v in counts.items())
+
+    patients = summary["patients"]
+    people = f"{patients} patients" if patients else "patients not stated by the files"
+    typer.echo(
+        f"{summary['source']}: {summary['records']} records, {people}, {summary['failed']} could not be read"
+    )
+    if not summary["records"]:
+        return
+    typer.echo(f"formats   {listed(summary['formats'])}")
+    typer.echo(f"fs        {listed(summary['fs'])} Hz")
+    s = summary["seconds"]
+    typer.echo(
+        f"length    {s['shortest']:.4g} to {s['longest']:.4g} s, median {s['median']:.4g}; "
+        f"{s['total'] / 3600:.3g} h in all"
+    )
+    typer.echo(f"leads     {listed(summary['leads'])}")
+    if "age" in summary:
+        age = summary["age"]
+        typer.echo(
+            f"age       {age['range'][0]:g} to {age['range'][1]:g}, median {age['median']:g} "
+            f"({age['known']} known)"
+        )
+    if "sex" in summary:
+        typer.echo(f"sex       {listed(summary['sex'])}")
+    typer.echo("amplitude mV (0.5 %, 50 %, 99.5 %, median over records)")
+    for lead, values in summary["amplitude_mv"].items():
+        typer.echo(f"  {lead:4} " + " ".join(f"{v:7.3f}" for v in values))
+    typer.echo(f"findings  {listed(summary['findings']) or 'none'}")
+
+
+def _next_step(result: ScanResult, written: Path, modality: str) -> None:
+    frame = result.frame()
+    column = frame["patient_id"].fillna("").astype(str) if "patient_id" in frame else None
+    if column is None or (column == "").any():
+        typer.echo(
+            "patient_id is blank where no file states it: fill it in before you train "
+            "(splits are made by patient)."
+        )
+    typer.echo(f"next: medfm pretrain --modality {modality} --data {written}")
+    typer.echo(RESEARCH_USE)
+
+
+def _moved(path: str, folder: Path) -> str:
+    resolved = Path(path).resolve()
+    return resolved.relative_to(folder).as_posix() if resolved.is_relative_to(folder) else str(resolved)
+
+
+def _say_json(value: Any) -> None:
+    from medfm.cli.output import say_json
+
+    say_json(value)

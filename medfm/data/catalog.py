@@ -1,0 +1,344 @@
+"""Public data sets as data: one YAML each in ``datasets/``, with licence, access, citation, rows, patients
+and labels.
+
+``medfm`` downloads nothing. A user names where a data set lies (``--data ptb-xl=/path``), and the catalogue
+makes the manifest. A fact that its maintainers do not state is left out.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pandas as pd
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from medfm import paths
+from medfm.data.label_rules import LabelRule
+from medfm.data.manifest import Manifest, as_identifier, read_table
+from medfm.types import ConfigError, MedfmError
+
+log = logging.getLogger("medfm")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class TableRows(_Strict):
+    """One row a record in a table of the data set. ``path`` lists columns: the first whose file exists is
+    taken."""
+
+    kind: Literal["table"]
+    file: str
+    path: list[str]
+    record: str
+    patient: str
+    keep: list[str] = Field(default_factory=list, description="further columns of the manifest")
+
+
+class ContainerRows(_Strict):
+    """Records inside HDF5 files: ``file`` names the table, ``container`` the column of the HDF5 file,
+    ``record`` the id that is looked up in the file's ``exam_id``."""
+
+    kind: Literal["container"]
+    file: str
+    container: str
+    record: str
+    patient: str
+    keep: list[str] = Field(default_factory=list)
+
+
+class GlobRows(_Strict):
+    """Every file that matches. ``patient``: ``record`` (the source states one record a patient), or
+    ``unknown``; ``same_patient`` lists records of one person."""
+
+    kind: Literal["glob"]
+    pattern: str
+    patient: Literal["record", "unknown"]
+    same_patient: list[list[str]] = Field(default_factory=list)
+
+
+class Expected(_Strict):
+    records: int | None = None
+    patients: int | None = None
+
+
+class Split(_Strict):
+    """A published split: the values of ``column`` that make each part."""
+
+    column: str
+    parts: dict[Literal["train", "val", "test"], list[int]]
+
+
+class Dataset(_Strict):
+    """One public data set, as its YAML states it."""
+
+    id: str
+    title: str
+    modality: str
+    licence: str
+    access: str = Field(description="open, or what a user must do first")
+    doi: str | None = None
+    citation: str = Field(description="BibTeX")
+    fs: list[float]
+    seconds: str
+    units: str
+    expected: Expected = Field(default_factory=Expected)
+    rows: Annotated[TableRows | ContainerRows | GlobRows, Field(discriminator="kind")]
+    split: Split | None = None
+    labels: Annotated[LabelRule, Field(discriminator="kind")] | None = None
+    notes: list[str] = Field(default_factory=list)
+
+    def label_sets(self) -> dict[str, list[str]]:
+        return self.labels.sets() if self.labels else {}
+
+
+def names() -> list[str]:
+    """Ids of the catalogued data sets."""
+    return sorted(file.stem for file in paths.datasets().glob("*.yaml"))
+
+
+@lru_cache
+def load(name: str) -> Dataset:
+    """One data set by id (case does not matter). Raises :class:`ConfigError` naming the known ones."""
+    from difflib import get_close_matches
+
+    ident = name.strip().casefold()
+    file = paths.datasets() / f"{ident}.yaml"
+    if ident not in names():
+        near = get_close_matches(ident, names(), n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"unknown data set {name!r}; known: {', '.join(names())}.{hint}")
+    return Dataset.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+
+
+def manifest(
+    name: str, root: str | Path, labels: str | None = "default", drop_unlabelled: bool = False
+) -> Manifest:
+    """The manifest of a data set that lies at ``root``.
+
+    labels: a label set (``medfm data datasets NAME`` lists them), ``"default"``, or None for no label
+    column. drop_unlabelled: leave out records without any label of the set, as the PTB-XL benchmark does
+    before it splits.
+
+    Raises :class:`MedfmError` when the folder is not this data set, and :class:`ConfigError` for an unknown
+    label set.
+    """
+    dataset, root = load(name), Path(root).expanduser()
+    if not root.is_dir():
+        raise MedfmError(f"{dataset.id}: folder not found: {root}. {_where(dataset)}")
+    frame = _rows(dataset, root)
+    if dataset.split:
+        column = frame[dataset.split.column]
+        part_of = {value: part for part, values in dataset.split.parts.items() for value in values}
+        frame["split"] = column.map(part_of)
+    if labels is not None and dataset.labels is not None:
+        chosen = dataset.labels.default if labels == "default" else labels
+        if chosen not in dataset.labels.sets():
+            raise ConfigError(
+                f"{dataset.id} has no label set {labels!r}; it has {', '.join(dataset.labels.sets())}."
+            )
+        values = dataset.labels.apply(frame, chosen, root)
+        # A label may have the name of a manifest column; the data set's own column gives way.
+        frame = pd.concat([frame.drop(columns=[c for c in values if c in frame]), values], axis=1)
+        if drop_unlabelled:
+            frame = frame[values.fillna(0).any(axis=1)]
+    elif labels not in (None, "default"):
+        raise ConfigError(f"{dataset.id} comes without labels; drop labels={labels!r}.")
+    known = frame["patient"].notna().all()
+    frame["patient"] = frame["patient"].fillna(frame["record"])
+    source = [c for c in ("scp_codes",) if c in frame]
+    frame = frame.drop(columns=source)
+    made = Manifest.from_frame(frame, root=root.resolve(), patient="patient", source=f"{dataset.id}={root}")
+    return Manifest(made.frame, bool(known), made.source)
+
+
+def _rows(dataset: Dataset, root: Path) -> pd.DataFrame:
+    if isinstance(dataset.rows, GlobRows):
+        return _glob(dataset, dataset.rows, root)
+    rows = dataset.rows
+    table = root / rows.file
+    if not table.is_file():
+        raise MedfmError(f"{root} is not {dataset.id}: its table {rows.file} is missing. {_where(dataset)}")
+    source = read_table(table)
+    path = rows.path if isinstance(rows, TableRows) else [rows.container]
+    if missing := [c for c in (*path, rows.record, rows.patient) if c not in source]:
+        raise MedfmError(
+            f"{table}: columns {', '.join(missing)} are missing; is this another version of {dataset.id}?"
+        )
+    wanted = [*rows.keep, dataset.split.column if dataset.split else None]
+    wanted += [getattr(dataset.labels, "column", None)]
+    wanted += [c for columns in getattr(dataset.labels, "columns", {}).values() for c in columns]
+    frame = source[
+        [c for c in dict.fromkeys(wanted) if c in source and c not in ("record", "patient")]
+    ].copy()
+    frame["record"] = as_identifier(source[rows.record]).astype(str)
+    frame["patient"] = as_identifier(source[rows.patient])
+    if isinstance(rows, TableRows):
+        frame["path"] = _first_existing(source, rows.path, root)
+    else:
+        frame["path"] = _inside(source, rows, frame["record"], root)
+    absent = int(frame["path"].isna().sum())
+    if absent == len(frame):
+        raise MedfmError(f"{dataset.id}: none of the {len(frame)} records of {rows.file} lies below {root}.")
+    if absent:
+        log.warning(
+            "%s: %d of %d records do not lie below %s and are left out.", dataset.id, absent, len(frame), root
+        )
+    return frame[frame["path"].notna()].reset_index(drop=True)
+
+
+def _first_existing(source: pd.DataFrame, columns: list[str], root: Path) -> list[str | None]:
+    """Paths relative to the root; a WFDB record is named without a suffix."""
+    found: list[str | None] = []
+    for candidates in source[columns].itertuples(index=False):
+        hit = None
+        for value in candidates:
+            if isinstance(value, str) and ((root / f"{value}.hea").is_file() or (root / value).is_file()):
+                hit = f"{value}.hea" if (root / f"{value}.hea").is_file() else value
+                break
+        found.append(hit)
+    return found
+
+
+def _inside(source: pd.DataFrame, rows: ContainerRows, records: pd.Series, root: Path) -> list[str | None]:
+    from medfm.formats.hdf5 import exam_ids
+
+    addresses: dict[tuple[str, str], str] = {}
+    for file in sorted(set(source[rows.container].dropna().astype(str))):
+        if (root / file).is_file():
+            addresses.update({(file, ident): f"{file}#{i}" for i, ident in enumerate(exam_ids(root / file))})
+    return [addresses.get((str(file), ident)) for file, ident in zip(source[rows.container], records)]
+
+
+def _glob(dataset: Dataset, rows: GlobRows, root: Path) -> pd.DataFrame:
+    files = sorted(root.glob(rows.pattern))
+    if not files:
+        raise MedfmError(f"{root} is not {dataset.id}: no file matches {rows.pattern}. {_where(dataset)}")
+    frame = pd.DataFrame({"path": [str(f.resolve()) for f in files], "record": [f.stem for f in files]})
+    if frame["record"].duplicated().any():
+        twice = frame.loc[frame["record"].duplicated(), "record"].iloc[0]
+        raise MedfmError(f"{root}: record {twice} stands twice; give the folder of {dataset.id} alone.")
+    one = {record: "+".join(group) for group in rows.same_patient for record in group}
+    frame["patient"] = frame["record"].map(lambda r: one.get(r, r)) if rows.patient == "record" else pd.NA
+    if dataset.expected.records and len(frame) != dataset.expected.records:
+        log.warning("%s: %d records found, %d expected.", dataset.id, len(frame), dataset.expected.records)
+    return frame
+
+
+def _where(dataset: Dataset) -> str:
+    doi = f" at https://doi.org/{dataset.doi}" if dataset.doi else ""
+    return f"{dataset.title} is obtained{doi} ({dataset.access})."
+
+
+# --data words
+# ----------------------------------------------------------------------------------------------------
+
+
+def resolve_source(
+    word: str, *, modality: Any = None, patient: str | None = "patient_id", labels: str | None = None
+) -> tuple[Manifest, float, str]:
+    """``PATH``, ``TABLE`` or ``DATASET=PATH``, each with an optional ``@WEIGHT`` -> (manifest, weight,
+    name).
+
+    Pretraining tolerates unknown patients: where none are known each record counts as its own patient,
+    ``patients_known`` is False, and the log says so. ``patient`` names the column of a table; another name
+    than the default must exist. ``modality`` limits a folder to files with its suffixes.
+
+    Raises :class:`ConfigError` for an unknown data set or a data set without a path, :class:`MedfmError`
+    otherwise.
+    """
+    base, weight = split_weight(word)
+    name, equals, place = base.partition("=")
+    if equals and not Path(base).exists():
+        dataset = load(name)
+        if modality is not None and dataset.modality != modality.name:
+            raise ConfigError(f"{dataset.id} is {dataset.modality}, the run's modality is {modality.name}.")
+        return _told(manifest(dataset.id, place, labels)), weight, dataset.id
+    path = Path(base).expanduser()
+    if not path.exists():
+        if base.casefold() in names():
+            dataset = load(base)
+            raise ConfigError(f"say where {dataset.id} lies: --data {dataset.id}=/path. {_where(dataset)}")
+        raise ConfigError(f"--data {base}: no such file, folder or data set (known: {', '.join(names())}).")
+    if path.is_dir():
+        return _told(_folder(path, modality)), weight, path.resolve().name
+    return _told(tolerant(path, patient)), weight, path.stem
+
+
+def split_weight(word: str) -> tuple[str, float]:
+    """``waves/@0.5`` -> (``waves/``, 0.5); no weight is 1. A path that exists as it stands has no weight."""
+    if Path(word).exists():
+        return word, 1.0
+    match = re.fullmatch(r"(.+)@([0-9]*\.?[0-9]+(?:e-?\d+)?)", word)
+    if not match:
+        return word, 1.0
+    if float(match[2]) <= 0:
+        raise ConfigError(f"--data {word}: a weight must be above zero.")
+    return match[1], float(match[2])
+
+
+def tolerant(path: Path, patient: str | None) -> Manifest:
+    """A table's manifest for unlabelled use: blank or missing patients are replaced by their records."""
+    from medfm.data.scan import is_table
+
+    if not is_table(path):
+        frame = pd.DataFrame({"path": [str(path.resolve())]})
+        return Manifest.from_frame(frame, patient=None, source=str(path))
+    frame, root = read_table(path), path.parent.resolve()
+    if patient is None or (patient == "patient_id" and patient not in frame):
+        return Manifest.from_frame(frame, root=root, patient=None, source=str(path))
+    if patient not in frame or as_identifier(frame[patient]).notna().all():
+        return Manifest.from_frame(frame, root=root, patient=patient, source=str(path))
+    made = Manifest.from_frame(frame, root=root, patient=None, source=str(path)).frame
+    made["patient"] = as_identifier(made[patient]).fillna(made["record"]).astype(str)
+    return Manifest(made, False, str(path))
+
+
+def _folder(path: Path, modality: Any) -> Manifest:
+    """The table that ``medfm data synthesize`` or ``scan`` left in the folder, or every record found below
+    it."""
+    from medfm.data.scan import find_records, is_table
+
+    for name in ("table.csv", "manifest.csv"):
+        if (path / name).is_file() and is_table(path / name):
+            return tolerant(path / name, "patient_id")
+    addresses, failed = find_records(path)
+    for file, reason in failed:
+        log.warning("%s: set aside: %s", file, reason)
+    if not addresses:
+        raise MedfmError(f"{path}: none of its files can be read; {failed[0][1]}")
+    frame = pd.DataFrame({"path": [str(Path(a).resolve()) for a in addresses]})
+    patients = [_stated_patient(address) for address in addresses]
+    made = Manifest.from_frame(frame, patient=None, source=str(path)).frame
+    made["patient"] = [stated or record for stated, record in zip(patients, made["record"])]
+    return Manifest(made, all(patients), str(path))
+
+
+def _stated_patient(address: str) -> str | None:
+    """The patient that a file states. WFDB, CSV and array formats have no place for one and are not
+    opened."""
+    from medfm import formats
+
+    suffix = Path(address.split("#")[0]).suffix.lower()
+    if formats.SUFFIXES.get(suffix) not in ("edf", "dicom", "ecg_xml", "kardia"):
+        return None
+    try:
+        return formats.read(address).patient
+    except MedfmError:
+        return None  # ingest reads the file again and reports it with its reason
+
+
+def _told(made: Manifest) -> Manifest:
+    if not made.patients_known:
+        log.warning(
+            "%s: patients are not known for every record; each such record counts as its own patient, so "
+            "splits and probes may be optimistic. Give a table with a patient_id column to mend that.",
+            made.source,
+        )
+    return made

@@ -1,0 +1,296 @@
+"""What lies in a folder or a table: every record read once, what was found said, a bad record set aside with
+its reason.
+
+The result writes the manifest that every other command takes. Records are read in parallel with joblib,
+whose backend a user can switch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from medfm import formats
+from medfm.data.manifest import Manifest, read_table
+from medfm.types import Finding, MedfmError
+
+Progress = Callable[[int, int], None]
+PERCENTILES = (0.5, 50.0, 99.5)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One readable record: what the file says, and what its modality made of it.
+
+    amplitude: 0.5, 50 and 99.5 percentile of every present channel, in the modality's physical units.
+    """
+
+    path: str
+    record: str
+    format: str
+    fs: float
+    seconds: float
+    file_channels: tuple[str, ...]
+    units: tuple[str, ...]
+    channels: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    patient: str | None = None
+    age: float | None = None
+    sex: str | None = None
+    amplitude: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        return tuple(f for f in self.findings if f.severity != "info")
+
+
+@dataclass(frozen=True)
+class ScanResult:
+    """Readable records, failed ones as (path, reason), and of a table its rows, so that its columns are
+    kept."""
+
+    source: str
+    records: tuple[Record, ...]
+    failed: tuple[tuple[str, str], ...]
+    table: pd.DataFrame | None = None
+
+    @property
+    def total(self) -> int:
+        return len(self.records) + len(self.failed)
+
+    def codes(self) -> Counter[str]:
+        """How many records have each finding."""
+        return Counter(code for record in self.records for code in {f.code for f in record.findings})
+
+    def frame(self, folder: Path | None = None) -> pd.DataFrame:
+        """The manifest: path (relative to ``folder`` where it lies below it), patient_id (blank where
+        unknown), what was found, and every further column of a scanned table."""
+        rows = []
+        for record in self.records:
+            rows.append(
+                {
+                    "path": _relative(record.path, folder),
+                    "record": record.record,
+                    "patient_id": record.patient or "",
+                    "format": record.format,
+                    "fs": round(record.fs, 6),
+                    "duration": round(record.seconds, 4),
+                    "leads": " ".join(record.channels),
+                    "age": record.age,
+                    "sex": record.sex or "",
+                    "findings": " ".join(dict.fromkeys(f.code for f in record.warnings)),
+                }
+            )
+        frame = pd.DataFrame(rows)
+        if frame.empty or self.table is None:
+            return frame
+        # The table knows better than the files: its columns stand, found ones only fill in.
+        own = self.table.set_index("path").loc[[r.path for r in self.records]].reset_index(drop=True)
+        return pd.concat([frame[[c for c in frame if c not in own]], own], axis=1)
+
+    def write_manifest(self, output: str | Path) -> Path:
+        """``frame`` as CSV. Raises :class:`MedfmError` when nothing was readable."""
+        output = Path(output)
+        if not self.records:
+            raise MedfmError(f"{self.source}: no record could be read, so there is no manifest to write.")
+        output.parent.mkdir(parents=True, exist_ok=True)
+        self.frame(output.parent.resolve()).to_csv(output, index=False)
+        return output
+
+    def describe(self) -> dict[str, Any]:
+        """Lengths, rates, formats, leads, amplitudes, demographics and findings over all readable records."""
+        seconds = np.array([r.seconds for r in self.records])
+        ages = np.array([r.age for r in self.records if r.age is not None], float)
+        patients = [r.patient for r in self.records if r.patient]
+        # The fullest record first: its order of leads is the modality's.
+        fullest = sorted(self.records, key=lambda r: -len(r.channels))
+        leads = Counter(lead for r in fullest for lead in r.channels)
+        amplitude = {
+            lead: [
+                round(
+                    float(np.median([r.amplitude[lead][k] for r in self.records if lead in r.amplitude])), 3
+                )
+                for k in range(3)
+            ]
+            for lead in leads
+        }
+        summary: dict[str, Any] = {
+            "source": self.source,
+            "records": len(self.records),
+            "failed": len(self.failed),
+            "patients": len(set(patients)) if len(patients) == len(self.records) and patients else None,
+            "formats": dict(Counter(r.format for r in self.records).most_common()),
+            "fs": {f"{fs:g}": n for fs, n in Counter(r.fs for r in self.records).most_common()},
+            "leads": dict(leads),
+            "amplitude_mv": amplitude,
+            "findings": dict(self.codes().most_common()),
+        }
+        if len(seconds):
+            low, median, high = np.percentile(seconds, (0, 50, 100))
+            summary["seconds"] = {
+                "shortest": low,
+                "median": median,
+                "longest": high,
+                "total": float(seconds.sum()),
+            }
+        if len(ages):
+            summary["age"] = {
+                "known": len(ages),
+                "median": float(np.median(ages)),
+                "range": [ages.min(), ages.max()],
+            }
+        if sexes := Counter(r.sex for r in self.records if r.sex):
+            summary["sex"] = dict(sexes)
+        return summary
+
+
+def find_records(folder: str | Path) -> tuple[list[str], list[tuple[str, str]]]:
+    """Addresses of all records below a folder, sorted, and containers that could not be opened, with the
+    reason.
+
+    Raises :class:`MedfmError` for a folder that does not exist or holds no record.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise MedfmError(f"folder not found: {folder}.")
+    addresses: list[str] = []
+    failed: list[tuple[str, str]] = []
+    others: Counter[str] = Counter()
+    for file in _walk(folder):
+        try:
+            if not formats.is_candidate(file):
+                others[file.suffix.lower() or "no suffix"] += 1
+                continue
+            addresses += [str(a) for a in formats.records(file)]
+        except MedfmError as error:
+            failed.append((str(file), str(error)))
+    if not addresses and not failed:
+        seen = ", ".join(f"{n} {suffix}" for suffix, n in others.most_common(5)) or "no file"
+        known = " ".join(sorted(s for s, name in formats.SUFFIXES.items() if name in formats.READERS))
+        raise MedfmError(
+            f"{folder}: no record below this folder (it holds {seen}). Records are {known} files."
+        )
+    return addresses, failed
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        for name in sorted(files):
+            if not name.startswith("."):
+                yield Path(parent) / name
+
+
+def scan(source: str | Path, modality: Any, jobs: int = 1, progress: Progress | None = None) -> ScanResult:
+    """Read every record of a folder, of one file, or of a table with a ``path`` column.
+
+    A table's missing files count as failed. Raises :class:`MedfmError` when the source does not exist, is no
+    table, or holds no record at all.
+    """
+    source = Path(source)
+    table = None
+    failed: list[tuple[str, str]] = []
+    if source.is_dir():
+        addresses, failed = find_records(source)
+    elif is_table(source):
+        # Patients are not needed to look at files; training asks for them.
+        table = Manifest.from_frame(
+            read_table(source), root=source.parent.resolve(), patient=None, source=str(source)
+        ).frame
+        table = table.drop(columns=["patient"]).drop_duplicates("path")
+        addresses = table["path"].tolist()
+    else:
+        addresses = [str(a) for a in formats.records(source)]
+    rates = table["fs"].tolist() if table is not None and "fs" in table else [None] * len(addresses)
+    records: list[Record] = []
+    for done, outcome in enumerate(_read_all(addresses, rates, modality, jobs), 1):
+        if isinstance(outcome, Record):
+            records.append(outcome)
+        else:
+            failed.append(outcome)
+        if progress:
+            progress(done, len(addresses))
+    return ScanResult(str(source), tuple(records), tuple(failed), table)
+
+
+def is_table(path: Path) -> bool:
+    """A table of records (it has a ``path`` column), as opposed to a CSV that holds a signal."""
+    if path.suffix.lower() not in (".csv", ".tsv", ".xlsx", ".xls", ".parquet"):
+        return False
+    if path.suffix.lower() in (".csv", ".tsv") and path.is_file():
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            header = file.readline()
+        return "path" in [
+            c.strip().strip('"') for c in header.replace("\t", ",").replace(";", ",").split(",")
+        ]
+    return "path" in read_table(path).columns
+
+
+def _read_all(
+    addresses: list[str], rates: Iterable[Any], modality: Any, jobs: int
+) -> Iterator[Record | tuple[str, str]]:
+    if jobs == 1 or len(addresses) < 2:
+        yield from (inspect(address, modality, fs) for address, fs in zip(addresses, rates))
+        return
+    from joblib import Parallel, delayed
+
+    yield from Parallel(n_jobs=jobs, return_as="generator")(
+        delayed(inspect)(address, modality, fs) for address, fs in zip(addresses, rates)
+    )
+
+
+def inspect(address: str, modality: Any, fs: Any = None) -> Record | tuple[str, str]:
+    """One record, or (path, reason). Never raises: one bad file does not end a scan."""
+    try:
+        signal = formats.read(address, fs=float(fs)) if _number(fs) else formats.read(address)
+        sample = modality.from_signal(signal)
+    except MedfmError as error:
+        reason = str(error)
+        # A reason that opens with the path would say it twice in every list.
+        return address, reason.removeprefix(f"{address}: ")
+    except Exception as error:
+        return address, f"{type(error).__name__}: {error}"
+    amplitude = {}
+    for lead, x, there in zip(sample.channels, sample.x, sample.present):
+        if there and (values := x[np.isfinite(x)]).size:
+            low, middle, high = (float(v) for v in np.percentile(values, PERCENTILES))
+            amplitude[lead] = (low, middle, high)
+    age = signal.meta.get("age")
+    return Record(
+        path=address,
+        record=sample.record or Path(address).stem,
+        format=signal.format,
+        fs=signal.fs,
+        seconds=signal.x.shape[1] / signal.fs,
+        file_channels=signal.channels,
+        units=signal.units,
+        channels=tuple(lead for lead, there in zip(sample.channels, sample.present) if there),
+        findings=sample.findings,
+        patient=signal.patient,
+        age=float(age) if age is not None and _number(age) else None,
+        sex=str(signal.meta["sex"]) if signal.meta.get("sex") else None,
+        amplitude=amplitude,
+    )
+
+
+def _number(value: Any) -> bool:
+    try:
+        return bool(np.isfinite(float(value)))
+    except (TypeError, ValueError):
+        return False
+
+
+def _relative(path: str, folder: Path | None) -> str:
+    if folder is None:
+        return path
+    try:
+        return Path(path).resolve().relative_to(folder).as_posix()
+    except ValueError:
+        return str(Path(path).resolve())

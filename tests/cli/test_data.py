@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from ecg_records import LEADS, twelve
+
+from medfm.cli.main import main
+from medfm.formats import wfdb
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "waves").mkdir()
+    for k in range(6):
+        wfdb.write(tmp_path / "waves" / f"r{k}", twelve(250.0, noise=0.01, seed=k), 250.0, LEADS)
+    (tmp_path / "waves" / "bad.hea").write_text("bad 1 250 10\nbad.dat 16 200 16 0 0 0 0 II\n")
+    return tmp_path
+
+
+def test_scan(site, capsys):
+    assert main(["data", "scan", "waves"]) == 0
+    out = capsys.readouterr().out
+    assert (
+        "6 records" in out and "bad.dat" in out and "manifest: manifest.csv" in out and "Research use" in out
+    )
+    assert len(pd.read_csv("manifest.csv")) == 6
+
+
+def test_scan_json_is_json(site, capsys):
+    assert main(["data", "scan", "waves", "--json", "--output", "sub/m.csv"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["records"] == 6 and len(said["failed_files"]) == 1 and (site / "sub" / "m.csv").is_file()
+
+
+def test_scan_of_nothing_readable_fails(site, capsys):
+    for file in (site / "waves").glob("r*"):
+        file.unlink()
+    assert main(["data", "scan", "waves"]) == 1
+    assert "none of its 1 records" in capsys.readouterr().err
+    assert main(["data", "scan", "nowhere"]) == 1
+
+
+def test_alias(site, capsys):
+    wfdb.write(site / "one", twelve(250.0)[1:2], 250.0, ("ECG",))
+    assert main(["data", "scan", "one.hea"]) == 1
+    assert main(["data", "scan", "one.hea", "--alias", "ECG=II"]) == 0
+    assert main(["data", "scan", "one.hea", "--alias", "ECG"]) == 2
+
+
+def test_describe(site, capsys):
+    assert main(["data", "describe", "waves", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["fs"] == {"250": 6}
+    assert main(["data", "describe", "waves"]) == 0
+    assert "aVF (6)" in capsys.readouterr().out
+
+
+def test_show(site, capsys):
+    assert main(["data", "show", "waves/r0.hea", "--output", "a.png"]) == 0
+    assert (site / "a.png").stat().st_size > 10_000
+    assert main(["data", "show", "waves", "--records", "2", "--output", "a.html"]) == 0
+    assert (site / "a.html").read_text().count("<section>") == 1  # the first of the two is the bad one
+    assert "not drawn" in capsys.readouterr().err
+    assert main(["data", "show", "waves", "--output", "a.gif"]) == 2
+
+
+def test_datasets(capsys):
+    assert main(["data", "datasets"]) == 0
+    assert "ptb-xl" in capsys.readouterr().out
+    assert main(["data", "datasets", "ptb-xl", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["label_sets"]["all"]) == 71
+    assert main(["data", "datasets", "ptb-xl"]) == 0
+    assert "superdiagnostic (5): CD, HYP, MI, NORM, STTC" in capsys.readouterr().out
+    assert main(["data", "datasets", "ptbxl"]) == 2
+
+
+def test_split_keeps_patients_whole(site, capsys):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {"path": [f"waves/r{k % 6}" for k in range(60)], "patient_id": rng.integers(0, 25, 60)}
+    )
+    frame["record"], frame["af"] = range(60), rng.integers(0, 2, 60)
+    frame.to_csv("t.csv", index=False)
+    assert (
+        main(
+            [
+                "data",
+                "split",
+                "t.csv",
+                "--output",
+                "out/s.csv",
+                "--fractions",
+                "0.6,0.2,0.2",
+                "--target",
+                "af",
+            ]
+        )
+        == 0
+    )
+    made = pd.read_csv("out/s.csv")
+    assert made.groupby("patient_id")["split"].nunique().max() == 1
+    assert set(made["split"]) == {"train", "val", "test"} and made["split"].notna().all()
+    assert main(["data", "split", "t.csv", "--fractions", "1"]) == 2
+    assert main(["data", "split", "t.csv", "--patient", "mrn"]) == 1
+
+
+def test_synthesize(site, capsys):
+    assert main(["data", "synthesize", "ecg", "--patients", "3", "--output", "sim", "--seed", "4"]) == 0
+    assert "next: medfm" in capsys.readouterr().out
+    assert main(["data", "scan", "sim", "--output", "m.csv"]) == 0
+    assert main(["data", "synthesize", "eeg", "--output", "sim2"]) == 2
