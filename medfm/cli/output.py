@@ -1,0 +1,133 @@
+"""What commands say: results and the next command on standard output, progress on standard error."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from medfm.types import RESEARCH_USE
+
+if TYPE_CHECKING:
+    from medfm.workflows.run_folder import Run
+
+
+class _Stderr(logging.StreamHandler[Any]):
+    """Looks standard error up at every line: a progress bar replaces it while it is drawn."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> Any:  # type: ignore[override]
+        return sys.stderr
+
+
+@contextmanager
+def course(quiet: bool = False) -> Iterator[None]:
+    """While a workflow runs, its log goes to standard error, and so does whatever a library prints."""
+    logger = logging.getLogger("medfm")
+    handler = _Stderr()
+    handler.setLevel(logging.WARNING if quiet else logging.INFO)
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    # Lightning's notes (devices, tips, its own progress) repeat what the run says in its own words.
+    # (Its import resets the level of its top logger, so the ones below it are quietened.)
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(f"{name}.utilities.rank_zero").setLevel(logging.WARNING)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def say_run(run: Run, as_json: bool) -> None:
+    """Where everything lies, and the next command to try; with ``--json`` the same as one JSON object."""
+    if as_json:
+        say_json(
+            {
+                "path": run.path,
+                "report": run.report,
+                "bundle": run.bundle,
+                "results": run.results,
+                "next": _commands(run.next_command),
+                "note": RESEARCH_USE,
+            }
+        )
+        return
+    typer.echo(f"\nWritten to {short(run.path)}")
+    for label, path in (("report", run.report), ("bundle", run.bundle)):
+        if path is not None:
+            typer.echo(f"  {label}  {short(path)}")
+    if commands := _commands(run.next_command):
+        typer.echo("Next:")
+        for command in commands:
+            typer.echo(f"  {command}")
+    typer.echo(RESEARCH_USE)
+
+
+def say_json(value: Any) -> None:
+    typer.echo(json.dumps(plain(value), indent=2, ensure_ascii=False))
+
+
+def say_table(results: dict[str, Any]) -> None:
+    """Nested results as indented lines, numbers with four significant digits."""
+
+    def lines(value: dict[str, Any], indent: str) -> None:
+        for key, inner in value.items():
+            if isinstance(inner, dict):
+                typer.echo(f"{indent}{key}")
+                lines(inner, indent + "  ")
+            elif isinstance(inner, list) and inner and isinstance(inner[0], dict):
+                typer.echo(f"{indent}{key}")
+                for row in inner:
+                    typer.echo(f"{indent}  " + "  ".join(f"{k} {_number(v)}" for k, v in row.items()))
+            elif isinstance(inner, list) and any(isinstance(v, str) and len(v) > 40 for v in inner):
+                typer.echo(f"{indent}{key}")
+                for sentence in inner:
+                    typer.echo(f"{indent}  {sentence}")
+            else:
+                typer.echo(f"{indent}{key}  {_number(inner)}")
+
+    lines(plain(results), "")
+    typer.echo(RESEARCH_USE)
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(_number(v) for v in value) + "]"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def plain(value: Any) -> Any:
+    """JSON's own types: paths as text, arrays as lists, NaN (no number in JSON) as null."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [plain(v) for v in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):  # numpy scalar or array, without importing numpy
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else None
+    return value if value is None or isinstance(value, (str, int, bool)) else str(value)
+
+
+def short(path: Path) -> str:
+    """Relative to where the user stands when that is shorter."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _commands(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
