@@ -1,0 +1,81 @@
+"""What every backbone answers, so that freezing, layer decay, adapters, export and tests are written once.
+
+B batch, C channels, N tokens, D width. A backbone knows nothing of training.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from medfm.types import Features
+
+
+class Backbone(nn.Module):
+    """``forward(x [B, C, *S], present [B, C] | None) -> Features``; an absent channel is NaN in ``x`` and
+    zeroed here.
+    """
+
+    rank: int
+    in_channels: int
+    dim: int
+
+    @abstractmethod
+    def forward(self, x: Tensor, present: Tensor | None = None) -> Features: ...
+
+    @abstractmethod
+    def groups(self) -> list[tuple[str, list[nn.Parameter]]]:
+        """Named parameter groups, stem to top; each parameter stands in exactly one."""
+
+    @property
+    @abstractmethod
+    def adapter_targets(self) -> list[str]:
+        """Full names of the modules (Linear or Conv) that adapters may wrap."""
+
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """Plain JSON that rebuilds it: ``build(config)``; holds ``name``."""
+
+
+@runtime_checkable
+class Tokens(Protocol):
+    """Capability of token networks: cut patches, embed any subset of them, encode any subset of the
+    tokens.
+    """
+
+    def grid_of(self, x: Tensor) -> tuple[int, ...]:
+        """Patches an axis of ``x [B, C, *S]``; N is their product."""
+        ...
+
+    def patchify(self, x: Tensor, present: Tensor | None = None) -> Tensor:
+        """``[B, C, *S] -> [B, N, P]``, P values a patch; absent channels and NaN are zero."""
+        ...
+
+    def embed(self, patches: Tensor) -> Tensor:
+        """``[B, K, P] -> [B, K, D]``, without positions."""
+        ...
+
+    def positions(self, grid: tuple[int, ...]) -> Tensor:
+        """``[N, D]``, to be added by the caller to the tokens that it encodes."""
+        ...
+
+    def tokenize(self, x: Tensor, present: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``embed(patchify(x))`` ``[B, N, D]`` and ``positions`` ``[N, D]``."""
+        ...
+
+    def encode(self, tokens: Tensor, keep: Tensor | None = None, prefix: bool = False) -> Tensor:
+        """``[B, K, D] -> [B, K, D]`` through blocks and final norm; registers are added and removed
+        inside. ``keep [B, M]``: only these tokens' outputs are wanted. ``prefix``: return the extra tokens
+        too, in front.
+        """
+        ...
+
+
+def build(config: dict[str, Any]) -> Backbone:
+    """Rebuild a backbone from its :meth:`Backbone.config` (the inverse, up to weights)."""
+    from medfm.config.backbones import BACKBONES
+
+    config = dict(config)
+    return BACKBONES[config.pop("name")].load()(**config)

@@ -1,0 +1,65 @@
+"""Is the representation alive? Numbers and picture data, computed now and then, never in the loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medfm.types import Batch
+
+
+def spread(features: Tensor) -> float:
+    """Deviation over records at a fixed place, averaged: of ``[B, D, N]`` the mean over D and N, of ``[B,
+    D]`` over D.
+
+    Taken over records and not over tokens, because positions keep tokens apart even when all records look
+    alike.
+    """
+    return float(features.float().std(dim=0, correction=0).mean())
+
+
+def effective_rank(embeddings: Tensor) -> float:
+    """Exponential of the entropy of the normalised singular values of ``[B, D]`` (RankMe, Garrido et al.,
+    2023), here of centred embeddings: 1 when all records lie on a line, at most ``min(B - 1, D)``.
+    """
+    values = torch.linalg.svdvals((embeddings - embeddings.mean(0)).double())
+    total = float(values.sum())
+    if total == 0:
+        return 0.0
+    share = values / total
+    return float(torch.exp(-(share * torch.log(share.clamp_min(1e-300))).sum()))
+
+
+@dataclass(frozen=True)
+class MaskPicture:
+    """One record under one mask, per token ``[N]``: what was hidden, and the mean absolute error of its
+    prediction (NaN where visible). ``spread``: the same error of the best constant prediction, to judge it
+    by.
+    """
+
+    masked: np.ndarray
+    error: np.ndarray
+    spread: float
+
+
+@torch.no_grad()
+def mask_pictures(method: Any, batch: Batch) -> list[MaskPicture]:
+    """Pictures for a report, one a record of ``batch``; the method offers ``patches``, ``masks`` and
+    ``predict``.
+    """
+    patches = method.patches(batch)
+    visible, masked = method.masks(*patches.shape[:2])
+    predictions, targets = method.predict(patches, visible, masked)
+    errors = (predictions - targets).abs().float().mean(-1).cpu().numpy()
+    flat = targets.float().flatten(0, 1)
+    constant = float((flat - flat.median(0).values).abs().mean())
+    pictures = []
+    for hidden, row in zip(masked.cpu().numpy(), errors):
+        mask, error = np.zeros(patches.shape[1], bool), np.full(patches.shape[1], np.nan)
+        mask[hidden], error[hidden] = True, row
+        pictures.append(MaskPicture(mask, error, constant))
+    return pictures
