@@ -12,8 +12,6 @@ from medfm.config.methods import METHODS
 from medfm.config.modalities import MODALITIES
 from medfm.config.strategies import STRATEGIES
 
-VERSION = 1
-
 
 def _resolve(table: dict[str, Entry], value: Any, default: str, kind: str) -> Settings:
     """A mapping with a ``name`` (or a bare name) becomes the typed settings that the table holds for it."""
@@ -45,7 +43,7 @@ class DataSettings(Settings):
     patient: str | None = Field(
         "patient_id", description="patient column; null is a loud choice: every record its own patient"
     )
-    synthetic: SyntheticSettings = Field(default_factory=SyntheticSettings)
+    synthetic: SyntheticSettings = Field(default_factory=lambda: SyntheticSettings())
 
 
 class OptimSettings(Settings):
@@ -111,19 +109,19 @@ class OutputSettings(Settings):
 class RunConfig(Settings):
     """A pretraining run. Saved resolved as ``config.yaml`` and rerunnable with ``--config``."""
 
-    version: Literal[1] = VERSION
+    version: Literal[1] = 1
     name: str | None = Field(
         None, description="catalogue id of the backbone; default from modality, method, size and data"
     )
     seed: int = 0
     modality: Any = Field(default_factory=dict)
-    data: DataSettings = Field(default_factory=DataSettings)
+    data: DataSettings = Field(default_factory=lambda: DataSettings())
     backbone: Any = Field(default_factory=dict)
     method: Any = Field(default_factory=dict)
-    optim: OptimSettings = Field(default_factory=OptimSettings)
-    trainer: TrainerSettings = Field(default_factory=TrainerSettings)
-    probe: ProbeSettings = Field(default_factory=ProbeSettings)
-    output: OutputSettings = Field(default_factory=OutputSettings)
+    optim: OptimSettings = Field(default_factory=lambda: OptimSettings())
+    trainer: TrainerSettings = Field(default_factory=lambda: TrainerSettings())
+    probe: ProbeSettings = Field(default_factory=lambda: ProbeSettings())
+    output: OutputSettings = Field(default_factory=lambda: OutputSettings())
     init: str | None = Field(None, description="REF to start from (continued pretraining)")
 
     @field_validator("modality", mode="before")
@@ -184,10 +182,10 @@ class FinetuneSettings(Settings):
 class FinetuneConfig(Settings):
     """A fine-tuning run."""
 
-    version: Literal[1] = VERSION
+    version: Literal[1] = 1
     name: str | None = None
     seed: int = 0
     finetune: FinetuneSettings = Field(default_factory=lambda: FinetuneSettings.model_validate({}))
-    data: DataSettings = Field(default_factory=DataSettings)
-    trainer: TrainerSettings = Field(default_factory=TrainerSettings)
-    output: OutputSettings = Field(default_factory=OutputSettings)
+    data: DataSettings = Field(default_factory=lambda: DataSettings())
+    trainer: TrainerSettings = Field(default_factory=lambda: TrainerSettings())
+    output: OutputSettings = Field(default_factory=lambda: OutputSettings())

@@ -207,7 +207,11 @@ def ingest(
 
     Raises :class:`MedfmError` when nothing at all could be read, with the first reason.
     """
-    inputs = {"sources": _fingerprint(manifest.paths), "rates": manifest.rates, "settings": modality.ingest_settings()}
+    inputs = {
+        "sources": _fingerprint(manifest.paths),
+        "rates": manifest.rates,
+        "settings": modality.ingest_settings(),
+    }
     make = _FileChunks(manifest.paths, manifest.rates, modality)
     chunks = -(-len(manifest) // CHUNK)
     fs = 1.0 / modality.spacing[0]

@@ -1,0 +1,134 @@
+"""A site's labelled records: from a table and its targets to an ingest store, targets and patients, row by
+row.
+
+Everything that is wrong with the table is said before a file is opened; files that cannot be read are set
+aside.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from medfm.data.manifest import Manifest
+from medfm.data.store import CHUNK, SignalStore, ingest
+from medfm.finetuning.task import Task, check_counts, make_task
+from medfm.workflows.progress import progress
+
+NO_PATIENTS = (
+    "No patient column was given: every record counts as its own patient. If patients have several "
+    "records, they stand "
+    "on both sides of the folds, and every figure here is too good."
+)
+
+
+@dataclass
+class Cohort:
+    """Row i of ``frame``, ``y [n, K]`` (NaN unknown) and ``patients`` is row i of the store."""
+
+    frame: pd.DataFrame
+    task: Task
+    y: np.ndarray
+    patients: np.ndarray
+    store: SignalStore
+    source: str
+    digest: str
+    patients_known: bool
+    rows_in_table: int
+    unlabelled: int
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def records(self) -> list[str]:
+        return self.frame["record"].tolist()
+
+
+def patient_column(value: str | None) -> str | None:
+    """``--patient none`` is the loud choice that every record is its own patient."""
+    return None if value is None or value.lower() in ("none", "null") else value
+
+
+@dataclass
+class Labels:
+    """What a table says before any file is opened: rows with a known target, ``y [n, K]`` and what to
+    mention."""
+
+    manifest: Manifest
+    task: Task
+    y: np.ndarray
+    folds: int
+    source: str
+    rows_in_table: int
+    notes: list[str]
+
+
+def read_labels(
+    table: str | Path,
+    targets: Sequence[str],
+    *,
+    kind: str = "auto",
+    patient: str | None = "patient_id",
+    folds: int = 2,
+) -> Labels:
+    """Raises :class:`medfm.types.MedfmError` for every table from which no honest result can come."""
+    manifest = Manifest.from_table(table, patient=patient_column(patient))
+    task, y = make_task(manifest.frame, targets, kind)
+    total, notes = len(manifest), list(task.notes)
+    known = np.isfinite(y).any(1)
+    if not known.all():
+        notes.append(f"{int((~known).sum())} of {total} records have no known target; they are left out.")
+        manifest, y = manifest.take(np.flatnonzero(known)), y[known]
+    manifest.check()
+    if "split" in manifest.frame:
+        notes.append("The table's split column is not used: all its records are spread over patient folds.")
+    if not manifest.patients_known:
+        notes.append(NO_PATIENTS)
+    check_counts(task, y, manifest.patients, folds)
+    return Labels(manifest, task, y, folds, str(table), total, notes)
+
+
+def open_cohort(
+    labels: Labels,
+    modality: Any,
+    *,
+    store: Path | None = None,
+    jobs: int = 1,
+    log: logging.Logger,
+    show: bool = True,
+) -> Cohort:
+    """Ingest the records; what cannot be read is set aside, and the rest must still be enough."""
+    manifest, task, notes = labels.manifest, labels.task, list(labels.notes)
+    count = len(manifest)
+    with progress(show, "ingesting records", count, "records") as bar:
+        stored = ingest(manifest, modality, store, jobs, lambda done, _: bar.update(min(done * CHUNK, count)))
+    kept = np.asarray(stored.kept)
+    if stored.failed:
+        notes.append(
+            f"{len(stored.failed)} of {count} records could not be read and were set aside (train.log names "
+            f"each; first: {stored.failed[0][1]}: {stored.failed[0][2]})."
+        )
+        for _, path, reason in stored.failed:
+            log.warning("set aside %s: %s", path, reason)
+        check_counts(task, labels.y[kept], [manifest.patients[r] for r in kept], labels.folds)
+    for note in notes:
+        log.warning("%s", note)
+    frame = manifest.frame.iloc[kept].reset_index(drop=True)
+    return Cohort(
+        frame=frame,
+        task=task,
+        y=labels.y[kept],
+        patients=frame["patient"].to_numpy(str),
+        store=stored,
+        source=labels.source,
+        digest=manifest.digest,
+        patients_known=manifest.patients_known,
+        rows_in_table=labels.rows_in_table,
+        unlabelled=labels.rows_in_table - count,
+        notes=notes,
+    )

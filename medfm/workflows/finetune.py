@@ -1,0 +1,94 @@
+"""Fine-tuning, composed: a table and a backbone in; out-of-fold results, report and a deployable bundle out.
+
+Two arms run on the same patient folds: the backbone, and the same architecture at random initialisation. A
+finished fold is one file in ``checkpoints/``; an interrupted run takes up with the next one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from medfm.config.load import dump_yaml, resolve_saved
+from medfm.config.run import FinetuneConfig
+from medfm.types import ConfigError
+from medfm.workflows.finetune_folds import cross_validate
+from medfm.workflows.finetune_report import finish
+from medfm.workflows.finetune_run import FineTuning, open_run, plan_run
+from medfm.workflows.run_folder import Run, RunFolder
+
+
+def finetune(
+    config: FinetuneConfig, *, resume: bool = False, overwrite: bool = False, progress: bool = True
+) -> Run:
+    """Run a resolved configuration.
+
+    Raises :class:`ConfigError` for an existing folder or a wrong setting, :class:`MedfmError` for a table
+    from which no honest result can come. Ctrl-C keeps the finished folds for ``resume=True``.
+    """
+    plan = plan_run(config)
+    folder = RunFolder.create(
+        config.output.dir or f"medfm-{default_name(config)}", overwrite=overwrite, resume=resume
+    )
+    with folder.logging() as log:
+        if resume:
+            _same_settings(folder, config)
+        run = open_run(config, plan, folder, log, progress)
+        if not resume:
+            (folder.path / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
+            folder.write_environment()
+            folder.write_citations([config.finetune.strategy.name])
+        _fingerprint(run, resume)
+        for arm in run.arms:
+            cross_validate(run, arm)
+        return finish(run)
+
+
+def default_name(config: FinetuneConfig) -> str:
+    """``finetune-afib-lp-ft``: the targets and the strategy."""
+    if config.name:
+        return config.name
+    targets = "-".join(config.finetune.target[:3]) or "target"
+    plain = "".join(c if c.isalnum() or c in "._-" else "-" for c in targets.lower())
+    return f"finetune-{plain}-{config.finetune.strategy.name}"
+
+
+def _same_settings(folder: RunFolder, config: FinetuneConfig) -> None:
+    saved = resolve_saved(folder.path / "config.yaml", FinetuneConfig)
+    before, now = (_flat(c.model_dump(mode="json", exclude={"output"})) for c in (saved, config))
+    if changed := sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k)):
+        raise ConfigError(
+            f"--resume: {folder.path} was begun with other settings ({', '.join(changed[:5])}). Give the "
+            "same ones, or "
+            "start anew with --overwrite."
+        )
+
+
+def _flat(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in plain.items():
+        out |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return out
+
+
+def _fingerprint(run: FineTuning, resume: bool) -> None:
+    """Folds finished before belong to these labels, patients and weights, or they are of no use."""
+    digest = hashlib.sha256()
+    for part in (
+        run.cohort.y.tobytes(),
+        "\n".join(run.cohort.records).encode(),
+        "\n".join(run.cohort.patients).encode(),
+    ):
+        digest.update(part)
+    digest.update(run.bundle.weights_sha256.encode())
+    path = run.folder.path / "checkpoints" / "inputs.json"
+    if (
+        resume
+        and path.is_file()
+        and json.loads(path.read_text(encoding="utf-8"))["sha256"] != digest.hexdigest()
+    ):
+        raise ConfigError(
+            "--resume: the table, its files or the backbone have changed since; start anew with --overwrite."
+        )
+    path.write_text(json.dumps({"sha256": digest.hexdigest()}) + "\n", encoding="utf-8")

@@ -1,0 +1,128 @@
+"""What a finished fine-tuning run leaves: results.json, predictions.csv, figures, bundle and report.html."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from medfm.evaluation.protocol import evaluate_folds, jsonable, paired_difference
+from medfm.types import RESEARCH_USE
+from medfm.workflows.finetune_bundle import deploy, publish
+from medfm.workflows.finetune_run import PRETRAINED, RANDOM, FineTuning
+from medfm.workflows.finetune_sections import write
+from medfm.workflows.run_folder import Run
+
+
+def finish(run: FineTuning) -> Run:
+    results = make_results(run)
+    for note in results["notes"]:
+        run.log.info("%s", note)
+    write_predictions(run)
+    bundle = deploy(run, results)
+    published = publish(run, bundle)
+    (run.folder.path / "results.json").write_text(
+        json.dumps(jsonable(results), indent=1, allow_nan=False) + "\n", encoding="utf-8"
+    )
+    command = f"medfm predict {run.config.finetune.table} --model {run.folder.path} --output predictions.csv"
+    report = run.folder.path / "report.html"
+    write(run, results, report, published, command)
+    run.log.info("%s", results["verdict"])
+    return Run(run.folder.path, results, bundle.path, report, command)
+
+
+def make_results(run: FineTuning) -> dict[str, Any]:
+    """Discrimination within folds of each arm with patient-bootstrap intervals, and their paired
+    difference."""
+    cohort, settings = run.cohort, run.config.finetune
+    p = {arm: probabilities(run, arm) for arm in run.arms}
+    shared = (run.fold_of, cohort.patients, cohort.task.classes)
+    evaluated = {
+        arm: evaluate_folds(cohort.y, p[arm], *shared, cohort.task.kind, settings.bootstrap, run.config.seed)
+        for arm in run.arms
+    }
+    results: dict[str, Any] = {
+        "research_use": RESEARCH_USE,
+        "task": cohort.task.kind,
+        "targets": list(cohort.task.classes),
+        "backbone": settings.backbone,
+        "strategy": settings.strategy.name,
+        "records": len(cohort.y),
+        "patients": len(set(cohort.patients.tolist())),
+        "patients_known": cohort.patients_known,
+        "set_aside": [{"path": path, "reason": reason} for _, path, reason in cohort.store.failed],
+        "notes": [*cohort.notes, *evaluated[PRETRAINED]["notes"]],
+        **evaluated,
+        "fits": run.fits,
+        "seconds": {arm: round(s, 1) for arm, s in run.seconds.items()},
+    }
+    if RANDOM in run.arms:
+        names = (run.bundle.card.id, "random initialisation")
+        results["difference"] = paired_difference(
+            cohort.y, p[PRETRAINED], p[RANDOM], *shared, settings.bootstrap, run.config.seed, names=names
+        )
+    results["verdict"] = verdict(results)
+    return results
+
+
+def probabilities(run: FineTuning, arm: str) -> np.ndarray:
+    """Out-of-fold ``[R, n, K]``."""
+    return np.stack([run.cohort.task.probabilities(logits) for logits in run.logits[arm]])
+
+
+def verdict(results: dict[str, Any]) -> str:
+    """How well it ranks patients it has not seen, and whether pretraining is why; in plain sentences."""
+    headline = results[PRETRAINED]["headline"]
+    if headline["value"] is None:
+        return "No fold holds both classes of any target, so that nothing can be said about ranking."
+    interval = ""
+    if headline["low"] is not None:
+        interval = f" (95 % interval {headline['low']:.3f} to {headline['high']:.3f})"
+    text = (
+        f"On patients it was not trained on, the model reaches {headline['name']} "
+        f"{headline['value']:.3f}{interval}."
+    )
+    if headline["low"] is not None and headline["low"] <= 0.5:
+        text += " That interval includes 0.5, which is guessing."
+    if "difference" in results:
+        text += " " + results["difference"]["verdict"]
+    if not results["patients_known"]:
+        text += " Patients are not known, so these figures may be too good."
+    return text
+
+
+def write_predictions(run: FineTuning) -> None:
+    """One row a record: ``record, patient, fold, y_CLASS, p_CLASS`` and the baseline's ``p_random_CLASS``.
+
+    With repeats, p is the mean over them and ``fold`` that of the first; ``predictions_repeats.csv`` has them
+    all.
+    """
+    frame = _table(
+        run, run.fold_of[0], {arm: np.nanmean(probabilities(run, arm), axis=0) for arm in run.arms}
+    )
+    frame.to_csv(run.folder.path / "predictions.csv", index=False)
+    if run.repeats > 1:
+        each = []
+        for repeat in range(run.repeats):
+            part = _table(
+                run, run.fold_of[repeat], {arm: probabilities(run, arm)[repeat] for arm in run.arms}
+            )
+            part.insert(2, "repeat", repeat + 1)
+            each.append(part)
+        pd.concat(each).to_csv(run.folder.path / "predictions_repeats.csv", index=False)
+
+
+def _table(run: FineTuning, fold: np.ndarray, p: dict[str, np.ndarray]) -> pd.DataFrame:
+    cohort = run.cohort
+    names = {f.number: f.name for f in run.folds}
+    frame = pd.DataFrame({"record": cohort.records, "patient": cohort.patients})
+    frame["fold"] = [names.get(int(f), "") for f in fold]
+    for k, name in enumerate(cohort.task.classes):
+        frame[f"y_{name}"] = pd.array(
+            [None if np.isnan(v) else int(v) for v in cohort.y[:, k]], dtype="Int64"
+        )
+        for arm, values in p.items():
+            frame[f"p_{name}" if arm == PRETRAINED else f"p_{arm}_{name}"] = np.round(values[:, k], 6)
+    return frame

@@ -1,0 +1,224 @@
+"""The pieces of a fine-tuning run: backbone, records, task, patient folds, and the problem that each arm
+poses."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from medfm.backbones.base import Backbone, build
+from medfm.config.run import FinetuneConfig
+from medfm.config.strategies import STRATEGIES
+from medfm.data.splits import group_folds, patient_folds, repeats_auto
+from medfm.finetuning.fit import Problem
+from medfm.finetuning.records import embeddings
+from medfm.finetuning.strategies.base import Strategy
+from medfm.hub.bundle import Bundle, load_bundle
+from medfm.hub.resolve import resolve
+from medfm.types import ConfigError, MedfmError
+from medfm.workflows.cohort import Cohort, Labels, open_cohort, read_labels
+from medfm.workflows.progress import progress as progress_bar
+from medfm.workflows.run_folder import RunFolder
+from medfm.workflows.windows import StoreRecords
+
+PRETRAINED, RANDOM = "pretrained", "random"
+
+
+@dataclass(frozen=True)
+class Fold:
+    """``test`` rows of the cohort; ``number`` counts within the repeat, from 0."""
+
+    repeat: int
+    number: int
+    name: str
+    test: np.ndarray
+
+    def seed(self, base: int) -> int:
+        return base * 10_000 + self.repeat * 100 + self.number
+
+
+@dataclass
+class FineTuning:
+    """One run's pieces, made in order."""
+
+    config: FinetuneConfig
+    folder: RunFolder
+    log: logging.Logger
+    show: bool
+    bundle: Bundle
+    modality: Any
+    cohort: Cohort
+    records: StoreRecords
+    folds: list[Fold]
+    repeats: int
+    device: torch.device
+    seconds: dict[str, float] = field(default_factory=dict)
+    logits: dict[str, np.ndarray] = field(default_factory=dict)
+    fits: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    trainable: int = 0
+    parameters: int = 0
+
+    @property
+    def arms(self) -> list[str]:
+        return [PRETRAINED, RANDOM] if self.config.finetune.baseline else [PRETRAINED]
+
+    @property
+    def fold_of(self) -> np.ndarray:
+        """``[R, n]``: the test fold of each record in each repeat."""
+        table = np.full((self.repeats, len(self.cohort.y)), -1)
+        for fold in self.folds:
+            table[fold.repeat, fold.test] = fold.number
+        return table
+
+    def strategy(self) -> Strategy:
+        settings = self.config.finetune.strategy
+        return STRATEGIES[settings.name].load()(settings)
+
+    def inner(self, rows: np.ndarray, seed: int) -> list[np.ndarray]:
+        """Inner patient folds of training ``rows``, as positions in them."""
+        patients, wanted = self.cohort.patients[rows], self.config.finetune.inner_folds
+        count = min(wanted, len(set(patients.tolist())))
+        if count < 2:
+            raise MedfmError("a training fold has one patient only; bring more patients, or use fewer folds.")
+        return patient_folds(self.cohort.y[rows], patients, count, seed, self.cohort.task.kind, strict=False)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What can be checked before a folder is touched or a record is read."""
+
+    labels: Labels
+    bundle: Bundle
+    modality: Any
+    window: int
+    device: torch.device
+
+
+def plan_run(config: FinetuneConfig) -> Plan:
+    """Table, targets, backbone and device; a wrong one ends here, with nothing written and nothing
+    overwritten."""
+    settings = config.finetune
+    assert settings.table and settings.backbone
+    device = choose_device(config.trainer.accelerator)
+    labels = read_labels(
+        settings.table,
+        settings.target,
+        kind=settings.task,
+        patient=settings.patient,
+        folds=2 if settings.group else settings.folds,
+    )
+    if settings.group and settings.group not in labels.manifest.frame:
+        raise MedfmError(f"{settings.table}: no column {settings.group!r} for finetune.group.")
+    bundle = load_bundle(resolve(settings.backbone))
+    modality = bundle.modality()
+    full = modality.size[0]
+    window = round(settings.crop_seconds / modality.spacing[0]) if settings.crop_seconds else full
+    if window > full:
+        raise ConfigError(
+            f"finetune.crop_seconds={settings.crop_seconds:g} is longer than the backbone's window "
+            f"({full * modality.spacing[0]:g} s); lower it or leave it out."
+        )
+    return Plan(labels, bundle, modality, window, device)
+
+
+def open_run(
+    config: FinetuneConfig, plan: Plan, folder: RunFolder, log: logging.Logger, show: bool
+) -> FineTuning:
+    """Read the records and make the folds."""
+    settings = config.finetune
+    if config.trainer.threads:
+        torch.set_num_threads(config.trainer.threads)
+    cohort = open_cohort(
+        plan.labels,
+        plan.modality,
+        store=Path(config.data.store) if config.data.store else None,
+        jobs=config.data.ingest_workers,
+        log=log,
+        show=show,
+    )
+    folds, repeats = make_folds(config, cohort)
+    log.info(
+        "%s task, %d outputs; %d records of %d patients; %s on %s; %d repeat(s) of %d folds",
+        cohort.task.kind,
+        cohort.task.outputs,
+        len(cohort.y),
+        len(set(cohort.patients.tolist())),
+        settings.strategy.name,
+        settings.backbone,
+        repeats,
+        len(folds) // repeats,
+    )
+    return FineTuning(
+        config=config,
+        folder=folder,
+        log=log,
+        show=show,
+        bundle=plan.bundle,
+        modality=plan.modality,
+        cohort=cohort,
+        records=StoreRecords(cohort.store, plan.modality, plan.window, settings.augment),
+        folds=folds,
+        repeats=repeats,
+        device=plan.device,
+    )
+
+
+def choose_device(accelerator: str) -> torch.device:
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return torch.device("cuda")
+    if accelerator in ("gpu", "cuda"):
+        raise ConfigError(
+            f"trainer.accelerator={accelerator}, but torch finds no GPU; use trainer.accelerator=cpu."
+        )
+    return torch.device("cpu")
+
+
+def make_folds(config: FinetuneConfig, cohort: Cohort) -> tuple[list[Fold], int]:
+    """Patient folds for each repeat, or one fold a value of ``finetune.group``."""
+    settings = config.finetune
+    if settings.group:
+        groups = group_folds(cohort.frame[settings.group].tolist(), cohort.patients)
+        return [Fold(0, i, name, rows) for i, (name, rows) in enumerate(groups.items())], 1
+    repeats = settings.repeats
+    if repeats == "auto":
+        # A probe costs milliseconds a fold; training costs minutes, so that more repeats must be asked for.
+        trains = STRATEGIES[settings.strategy.name].load()(settings.strategy).epochs > 0
+        repeats = 1 if trains else repeats_auto(len(set(cohort.patients.tolist())))
+    folds = []
+    for repeat in range(int(repeats)):
+        parts = patient_folds(
+            cohort.y,
+            cohort.patients,
+            settings.folds,
+            config.seed + repeat,
+            cohort.task.kind,
+            targets=cohort.task.classes,
+            strict=repeat == 0,
+        )
+        folds += [Fold(repeat, i, str(i + 1), rows) for i, rows in enumerate(parts)]
+    return folds, int(repeats)
+
+
+def backbone_of(run: FineTuning, arm: str) -> Backbone:
+    """The pretrained network, or the same architecture with freshly drawn weights."""
+    if arm == PRETRAINED:
+        return run.bundle.build().to(run.device)
+    torch.manual_seed(run.config.seed)
+    return build(run.bundle.config["backbone"]).eval().to(run.device)
+
+
+def make_problem(run: FineTuning, backbone: Backbone, label: str) -> Problem:
+    """Embeds every record once (frozen, without labels: nothing of a test fold leaks) for all folds."""
+    rows, batch = np.arange(len(run.cohort.y)), run.config.finetune.batch_size
+    pooling = run.config.finetune.strategy.pool
+    with progress_bar(run.show, f"embedding ({label})", len(rows), "records") as bar:
+        z = embeddings(
+            backbone, run.records, rows, pooling=pooling, batch_size=2 * batch, progress=bar.update
+        )
+    autocast = run.device.type == "cuda" and run.config.trainer.precision in ("auto", "bf16-mixed")
+    return Problem(run.cohort.task, run.records, run.cohort.y, z, backbone, run.strategy, batch, autocast)

@@ -1,0 +1,96 @@
+"""Predictions of a fine-tuned model on new records, one row a record; what could not be read keeps its
+row."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from medfm.finetuning.heads import FinetuneModel, LinearHead
+from medfm.finetuning.records import predict_logits
+from medfm.finetuning.task import Task
+from medfm.hub.bundle import Bundle, load_bundle
+from medfm.hub.resolve import resolve
+from medfm.types import RESEARCH_USE, MedfmError
+from medfm.workflows.embed import check_output, identity, open_records
+from medfm.workflows.progress import progress as progress_bar
+from medfm.workflows.run_folder import writing
+from medfm.workflows.windows import StoreRecords
+
+LOG = logging.getLogger("medfm.run")
+
+
+def predict(
+    source: str | Path,
+    model: str | Path,
+    output: str | Path,
+    *,
+    patient: str | None = None,
+    batch_size: int = 64,
+    store: str | Path | None = None,
+    jobs: int = 1,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Path:
+    """Write ``record, patient, path, p_CLASS..., error`` as CSV (multiclass: also ``predicted``, the
+    likeliest class).
+
+    The model runs in evaluation mode with the preprocessing of its bundle; the logits of a long record's
+    windows are averaged. Raises :class:`MedfmError` when the model has no head or nothing could be read.
+    """
+    target = check_output(output, (".csv",), overwrite)
+    bundle = load_bundle(resolve(model))
+    network, task, window = load_finetuned(bundle)
+    modality = bundle.modality()
+    manifest, stored = open_records(source, modality, patient=patient, store=store, jobs=jobs, show=progress)
+    if manifest.digest == (bundle.config.get("training") or {}).get("data_digest"):
+        LOG.warning(
+            "these records trained this model: read the run's out-of-fold predictions.csv instead of these."
+        )
+    rows = np.arange(len(stored))
+    with progress_bar(progress, "predicting", len(rows), "records") as bar:
+        logits = predict_logits(
+            network, StoreRecords(stored, modality, window), rows, batch_size=batch_size, progress=bar.update
+        )
+    frame = identity(manifest, stored)
+    p = task.probabilities(logits)
+    for k, name in enumerate(task.classes):
+        frame[f"p_{name}"] = np.round(p[:, k], 6)
+    if task.kind == "multiclass":
+        frame["predicted"] = [task.classes[k] for k in p.argmax(1)]
+    frame["error"] = ""
+    failed = pd.DataFrame(
+        [
+            {**manifest.frame.iloc[row][["record", "patient", "path"]], "error": reason}
+            for row, _, reason in stored.failed
+        ]
+    )
+    if len(failed) and not manifest.patients_known:
+        failed["patient"] = pd.NA
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (pd.concat([frame, failed], ignore_index=True) if len(failed) else frame).to_csv(target, index=False)
+    LOG.info("%d predictions in %s. %s", len(frame), target, RESEARCH_USE)
+    return target
+
+
+def load_finetuned(bundle: Bundle) -> tuple[FinetuneModel, Task, int]:
+    """Network in evaluation mode, its task, and its window in samples. A bundle without head is refused."""
+    if bundle.head is None:
+        raise MedfmError(
+            f"{bundle.card.id} is a backbone without a head: fine-tune it first (medfm finetune TABLE "
+            "--backbone ...)."
+        )
+    try:
+        task = Task.from_dict(bundle.head["task"])
+        head = LinearHead(**bundle.head["linear"])
+        window = int(bundle.head["window"])
+    except (KeyError, TypeError) as error:
+        raise MedfmError(
+            f"{bundle.path}: this medfm does not know the head of {bundle.card.id} ({error!r}); update medfm."
+        ) from error
+    head.load_state_dict(bundle.head_state)
+    return FinetuneModel(bundle.build(), head).eval(), task, window

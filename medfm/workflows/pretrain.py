@@ -1,0 +1,344 @@
+"""Pretraining, composed: configuration in; run folder, bundle, card and report out.
+
+Resuming is exact on one device: batch k, masks, learning rate and momentum are pure functions of the seed and the
+step, so the checkpoint needs weights and optimiser state only.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import signal
+import threading
+import time
+import warnings
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+
+from medfm.backbones.base import Backbone, build
+from medfm.config.load import dump_yaml, resolve_saved
+from medfm.config.methods import METHODS
+from medfm.config.modalities import MODALITIES
+from medfm.config.run import RunConfig
+from medfm.data.loader import Mixture, SignalBatches, loader
+from medfm.hub.card import check_id
+from medfm.types import ConfigError
+from medfm.workflows import callbacks, sources
+from medfm.workflows.pretrain_report import finish
+from medfm.workflows.pretrain_run import Pretraining, default_name
+from medfm.workflows.progress import duration, progress
+from medfm.workflows.run_folder import Run, RunFolder
+
+STATISTICS_RECORDS = 2000
+
+
+def pretrain(
+    config: RunConfig, *, resume: bool = False, overwrite: bool = False, progress: bool = True
+) -> Run:
+    """Run a resolved configuration.
+
+    Raises :class:`ConfigError` for an existing folder or a wrong setting, :class:`MedfmError` when nothing could be
+    read or the loss diverged. Ctrl-C leaves the last checkpoint for ``resume=True``.
+    """
+    folder = RunFolder.create(
+        config.output.dir or f"medfm-{default_name(config)}", overwrite=overwrite, resume=resume
+    )
+    with folder.logging() as log:
+        if resume:
+            saved = resolve_saved(folder.path / "config.yaml", RunConfig)
+            if saved.model_dump(exclude={"output"}) != config.model_dump(exclude={"output"}):
+                log.warning("--resume continues the configuration saved in %s/config.yaml", folder.path)
+            config = saved
+        run = Pretraining(config, folder, log, progress)
+        _prepare(run, resume)
+        _fit(run, resume)
+        return finish(run)
+
+
+def _prepare(run: Pretraining, resume: bool) -> None:
+    config, log = run.config, run.log
+    if config.trainer.threads:
+        torch.set_num_threads(config.trainer.threads)
+    initial = _initial(run) if config.init else None
+    run.modality = MODALITIES[config.modality.name].load()(**config.modality.model_dump(exclude={"name"}))
+    run.sources = sources.open_sources(config, run.modality, log, run.show)
+    run.name = check_id(default_name(config, run.simulated_only), run.simulated_only)
+    if config.modality.normalise == "dataset" and config.modality.mean is None:
+        run.modality = _fit_statistics(run)
+        run.config = config = config.model_copy(update={"modality": _settings(run.modality, config)})
+    method_entry = METHODS[config.method.name]
+    pl.seed_everything(config.seed, verbose=False)
+    backbone = initial if initial is not None else build(_backbone_config(config, run.modality))
+    steps = config.trainer.steps
+    run.method = method_entry.load()(backbone, config.method, config.optim, steps, config.seed)
+    if config.trainer.max_seconds and not resume:
+        config.trainer.steps = _affordable_steps(run)
+        pl.seed_everything(config.seed, verbose=False)
+        backbone = initial if initial is not None else build(_backbone_config(config, run.modality))
+        run.method = method_entry.load()(
+            backbone, config.method, config.optim, config.trainer.steps, config.seed
+        )
+        config.trainer.max_seconds = None  # the number of steps now says it, so that resuming is exact
+    if not resume:
+        (run.folder.path / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
+        run.folder.write_environment()
+        run.folder.write_citations(
+            [config.method.name, *(["ecgsyn"] if any(s.simulated for s in run.sources) else [])]
+        )
+
+
+def _initial(run: Pretraining) -> Backbone:
+    """``init``: weights, architecture and preprocessing come from that bundle, as a whole."""
+    from medfm.hub.bundle import load_bundle
+    from medfm.hub.resolve import resolve
+
+    assert run.config.init
+    bundle = load_bundle(resolve(run.config.init))
+    settings = bundle.modality().settings()
+    if settings["name"] != run.config.modality.name:
+        raise ConfigError(
+            f"init {run.config.init} is a backbone for {settings['name']}, not {run.config.modality.name}."
+        )
+    run.config.modality = MODALITIES[settings["name"]].settings(**settings)
+    backbone = bundle.build()
+    size = {k: v for k, v in backbone.config().items() if k in type(run.config.backbone).model_fields}
+    run.config.backbone = type(run.config.backbone)(
+        **{**size, "name": backbone.config()["name"], "size": None}
+    )
+    run.parents = {
+        "init": run.config.init,
+        "sha256": bundle.weights_sha256,
+        "simulated_only": bool(bundle.card.simulated_only),
+    }
+    run.log.info(
+        "starting from %s; its preprocessing (%s Hz, normalisation) is kept", run.config.init, settings["fs"]
+    )
+    return backbone
+
+
+def _settings(modality: Any, config: RunConfig) -> Any:
+    return type(config.modality)(**modality.settings())
+
+
+def _backbone_config(config: RunConfig, modality: Any) -> dict[str, Any]:
+    plain = config.backbone.model_dump(exclude={"size"})
+    return {
+        **plain,
+        "rank": modality.rank,
+        "in_channels": len(modality.channels),
+        "input_size": modality.size,
+    }
+
+
+def _mixture(run: Pretraining) -> Mixture:
+    return Mixture([s.store for s in run.sources], [s.weight for s in run.sources])
+
+
+def _fit_statistics(run: Pretraining) -> Any:
+    """Per-lead mean and deviation over training records, each source by its share."""
+    mixture = _mixture(run)
+    which, rows = mixture.draw(
+        run.config.seed, 0, min(STATISTICS_RECORDS, 4 * sum(len(s.store) for s in run.sources))
+    )
+    length = run.modality.size[0]
+    parts = [run.sources[i].store.read(rows[which == i], length=length) for i in np.unique(which)]
+    return run.modality.fit(np.concatenate([x for x, _ in parts]), np.concatenate([p for _, p in parts]))
+
+
+def _batches(run: Pretraining, start: int, stop: int, rank: int = 0, world: int = 1) -> SignalBatches:
+    config = run.config
+    return SignalBatches(
+        _mixture(run),
+        run.modality,
+        config.trainer.batch_size,
+        seed=config.seed,
+        start=start,
+        stop=stop,
+        augment=run.method.view_spec.augment,
+        rank=rank,
+        world=world,
+    )
+
+
+def _affordable_steps(run: Pretraining) -> int:
+    """As many steps as ``max_seconds`` allows at the measured speed, so that the schedule ends when the time does."""
+    trial = copy.deepcopy(run.method)
+    optimizer = trial.configure_optimizers()
+    optimizer = optimizer if isinstance(optimizer, torch.optim.Optimizer) else optimizer["optimizer"]
+    batches = _batches(run, 0, 1 << 30)
+    timings = []
+    for step in range(8):
+        began = time.perf_counter()
+        loss, _ = trial.step(batches.batch(step))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        timings.append(time.perf_counter() - began)
+    per_step = float(np.median(timings[2:]))
+    assert run.config.trainer.max_seconds
+    steps = min(run.config.trainer.steps, max(20, int(run.config.trainer.max_seconds / (per_step * 1.08))))
+    if steps < run.config.trainer.steps:
+        run.log.info(
+            "%d steps fit into %s (asked: %d)",
+            steps,
+            duration(run.config.trainer.max_seconds),
+            run.config.trainer.steps,
+        )
+    return steps
+
+
+class _Data(pl.LightningDataModule):
+    def __init__(self, run: Pretraining, start: int) -> None:
+        super().__init__()
+        self.run, self.start = run, start
+
+    def train_dataloader(self) -> Any:
+        config = self.run.config.trainer
+        trainer = self.trainer
+        assert trainer is not None
+        batches = _batches(
+            self.run,
+            self.start * config.accumulate,
+            config.steps * config.accumulate,
+            trainer.global_rank,
+            trainer.world_size,
+        )
+        return loader(
+            batches, self.run.config.data.workers, pin_memory=trainer.strategy.root_device.type == "cuda"
+        )
+
+
+def _fit(run: Pretraining, resume: bool) -> None:
+    settings = run.config.trainer
+    last = run.folder.path / "checkpoints" / "last.ckpt"
+    start = 0
+    if resume and last.is_file():
+        state = torch.load(last, map_location="cpu", weights_only=True)
+        start = int(state["global_step"])
+        run.log.info("resuming at step %d of %d", start, settings.steps)
+        if start >= settings.steps:
+            run.method.load_state_dict(state["state_dict"])
+    metrics = callbacks.Metrics(run.folder.path / "metrics.csv", settings.log_every, start)
+    fixed = _batches(run, 0, 1).batch(1 << 20)
+    run.guard = callbacks.CollapseGuard(fixed, max(1, min(100, settings.steps // 10)), metrics)
+    probe = _probe(run, metrics)
+    if probe:
+        random_state = build(run.method.encoder.config())
+        random_state.load_state_dict(run.method.encoder.state_dict())
+        run.probe["start"] = probe.score(probe.embed(random_state)) if not start else None
+    _estimate(run)
+    if start < settings.steps:
+        cuda = torch.cuda.is_available()
+        precision = ("bf16-mixed" if cuda else "32") if settings.precision == "auto" else settings.precision
+        if settings.compile is True:
+            run.method.compile_blocks()
+        bar_of = partial(
+            progress,
+            run.show,
+            "pretraining",
+            settings.steps,
+            "samples",
+            settings.batch_size * settings.accumulate,
+        )
+        with bar_of(start) as bar, _quiet():
+            trainer = pl.Trainer(
+                max_steps=settings.steps,
+                max_epochs=-1,
+                accumulate_grad_batches=settings.accumulate,
+                gradient_clip_val=settings.grad_clip or None,
+                precision=precision,  # type: ignore[arg-type]
+                devices=settings.devices if settings.devices != "auto" or cuda else 1,
+                accelerator=settings.accelerator,
+                num_nodes=settings.num_nodes,
+                deterministic=settings.deterministic,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                callbacks=[
+                    callbacks.FiniteLoss(run.guard.every),
+                    run.guard,
+                    *([probe] if probe else []),
+                    metrics,
+                    callbacks.Bar(bar),
+                    callbacks.Checkpoints(run.folder.path / "checkpoints", settings.checkpoint_every),
+                ],
+            )
+            began = time.monotonic()
+            handler = signal.getsignal(signal.SIGINT)
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    trainer.fit(
+                        run.method,
+                        _Data(run, start),
+                        ckpt_path=str(last) if start else None,
+                        weights_only=True,
+                    )
+            except SystemExit:
+                # Lightning turns Ctrl-C into exit(1) and ignores the signal from then on; a caller may go on.
+                if threading.current_thread() is threading.main_thread():
+                    signal.signal(signal.SIGINT, handler)
+                raise KeyboardInterrupt from None
+            run.seconds = time.monotonic() - began
+    run.method.to("cpu").eval()
+    if not run.guard.last:
+        run.guard.last = run.guard.measure(run.method)
+    if probe:
+        run.probe["end"] = probe.score(probe.embed(run.method.encoder))
+        run.probe["history"] = probe.history
+
+
+class _quiet:
+    """Lightning's hints on workers and tips say nothing to a clinician; they go to the log at warning level only."""
+
+    def __enter__(self) -> None:
+        self.loggers = [
+            logging.getLogger(n)
+            for n in ("pytorch_lightning", "lightning.pytorch", "pytorch_lightning.utilities.rank_zero")
+        ]
+        self.levels = [x.level for x in self.loggers]
+        for x in self.loggers:
+            x.setLevel(logging.ERROR)
+
+    def __exit__(self, *_: object) -> None:
+        for x, level in zip(self.loggers, self.levels):
+            x.setLevel(level)
+
+
+def _estimate(run: Pretraining) -> None:
+    """Say before the start what it will cost."""
+    settings = run.config.trainer
+    trial = copy.deepcopy(run.method)
+    batches = _batches(run, 0, 1 << 30)
+    timings = []
+    for step in range(3):
+        began = time.perf_counter()
+        loss, _ = trial.step(batches.batch(step))
+        loss.backward()
+        timings.append(time.perf_counter() - began)
+    parameters = sum(p.numel() for p in run.method.parameters())
+    trained = sum(p.numel() for p in run.method.parameters() if p.requires_grad)
+    # Weights of student and teacher, gradients and two Adam moments, 4 bytes each; activations come on top.
+    state = 4 * (parameters + 3 * trained) / 2**20
+    run.log.info(
+        "%d steps of %d records, %.1f M parameters: about %s on this CPU, %.0f MiB of model state",
+        settings.steps,
+        settings.batch_size * settings.accumulate,
+        parameters / 1e6,
+        duration(settings.steps * settings.accumulate * min(timings) * 1.1),
+        state,
+    )
+
+
+def _probe(run: Pretraining, metrics: callbacks.Metrics) -> callbacks.OnlineProbe | None:
+    from medfm.workflows.probe_set import probe_set
+
+    if (found := probe_set(run)) is None:
+        return None
+    score, embed, run.probe["facts"] = found
+    return callbacks.OnlineProbe(score, embed, run.config.probe.every or run.config.trainer.steps, metrics)

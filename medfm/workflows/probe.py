@@ -1,0 +1,221 @@
+"""A first answer in seconds: frozen embeddings, prototypes and logistic regression on patient folds, no
+training."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from medfm.backbones.base import Backbone, build
+from medfm.config.strategies import LinearProbeSettings
+from medfm.data.splits import patient_folds
+from medfm.evaluation.protocol import evaluate_folds, jsonable, paired_difference
+from medfm.finetuning.logistic import fit_logistic
+from medfm.finetuning.prototypes import Prototypes
+from medfm.finetuning.records import embeddings
+from medfm.finetuning.task import Task
+from medfm.hub.bundle import load_bundle
+from medfm.hub.resolve import resolve
+from medfm.types import RESEARCH_USE, MedfmError
+from medfm.workflows.cohort import Cohort, open_cohort, read_labels
+from medfm.workflows.progress import progress as progress_bar
+from medfm.workflows.run_folder import writing
+from medfm.workflows.windows import StoreRecords
+
+LOG = logging.getLogger("medfm.run")
+PRETRAINED, RANDOM = "pretrained", "random"
+PROBES = ("prototypes", "logistic regression")
+
+
+def probe(
+    table: str | Path,
+    backbone: str,
+    target: Sequence[str],
+    *,
+    task: str = "auto",
+    patient: str | None = "patient_id",
+    folds: int = 5,
+    repeats: int = 1,
+    inner_folds: int = 3,
+    pool: str = "mean-std",
+    bootstrap: int = 1000,
+    batch_size: int = 64,
+    seed: int = 0,
+    store: str | Path | None = None,
+    jobs: int = 1,
+    output: str | Path | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Score ``backbone`` (a REF, or ``all``: every model of the catalogue and the local hub that has its
+    weights).
+
+    ``task, targets, records, patients, patients_known, notes`` and ``rows``, one a backbone and probe: AUROC
+    within folds (macro over targets) with its patient-bootstrap interval, that of the network at random
+    initialisation, the paired difference, AUPRC, and the seconds spent; ``by_target`` the same for each of
+    several targets; ``verdicts`` in words. Also written to ``output`` (JSON) when given.
+    """
+    labels = read_labels(table, target, kind=task, patient=patient, folds=folds)
+    refs = [backbone] if backbone != "all" else _all_models()
+    rows: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []
+    facts: dict[str, Any] = {}
+    for ref in refs:
+        bundle = load_bundle(resolve(ref))
+        modality = bundle.modality()
+        cohort = open_cohort(
+            labels, modality, store=Path(store) if store else None, jobs=jobs, log=LOG, show=progress
+        )
+        facts = _facts(cohort)
+        tests = [
+            patient_folds(
+                cohort.y,
+                cohort.patients,
+                folds,
+                seed + r,
+                cohort.task.kind,
+                targets=cohort.task.classes,
+                strict=not r,
+            )
+            for r in range(repeats)
+        ]
+        pretrained = bundle.build()
+        torch.manual_seed(seed)
+        arms = {PRETRAINED: pretrained, RANDOM: build(bundle.config["backbone"]).eval()}
+        scores, seconds = {}, {}
+        for arm, network in arms.items():
+            began = time.monotonic()
+            z = _embed(network, cohort, modality, pool, batch_size, f"{ref} ({arm})", progress)
+            scores[arm] = _out_of_fold(z, cohort, tests, inner_folds, seed)
+            seconds[arm] = round(time.monotonic() - began, 2)
+        rows += [_row(ref, kind, scores, cohort, tests, bootstrap, seed, seconds) for kind in PROBES]
+    results: dict[str, Any] = {**facts, "rows": [flat for flat, _ in rows]}
+    if len(facts["targets"]) > 1:
+        results["by_target"] = [row for _, each in rows for row in each]
+    results["verdicts"] = [flat.pop("verdict") for flat in results["rows"]]
+    if output:
+        target_file = Path(output).expanduser()
+        with writing(target_file):
+            target_file.parent.mkdir(parents=True, exist_ok=True)
+            text = json.dumps(jsonable({"research_use": RESEARCH_USE, **results}), indent=1)
+            target_file.write_text(text + "\n", encoding="utf-8")
+    return results
+
+
+def _all_models() -> list[str]:
+    from medfm.hub.catalog import list_models
+
+    refs = []
+    for row in list_models():
+        try:
+            if load_bundle(resolve(row.id)).has_weights:
+                refs.append(row.id)
+        except MedfmError as error:
+            LOG.warning("%s is left out: %s", row.id, error)
+    if not refs:
+        raise MedfmError(
+            "no model with weights in the catalogue or the local hub: pretrain one (medfm pretrain "
+            "--modality ecg)."
+        )
+    return refs
+
+
+def _facts(cohort: Cohort) -> dict[str, Any]:
+    return {
+        "table": cohort.source,
+        "task": cohort.task.kind,
+        "targets": list(cohort.task.classes),
+        "records": len(cohort.y),
+        "patients": len(set(cohort.patients.tolist())),
+        "patients_known": cohort.patients_known,
+        "notes": cohort.notes,
+    }
+
+
+def _embed(
+    network: Backbone, cohort: Cohort, modality: Any, pool: str, batch_size: int, label: str, show: bool
+) -> np.ndarray:
+    records = StoreRecords(cohort.store, modality)
+    with progress_bar(show, f"embedding {label}", len(records), "records") as bar:
+        return embeddings(
+            network,
+            records,
+            np.arange(len(records)),
+            pooling=pool,
+            batch_size=batch_size,
+            progress=bar.update,
+        )
+
+
+def _out_of_fold(
+    z: np.ndarray, cohort: Cohort, tests: list[list[np.ndarray]], inner_folds: int, seed: int
+) -> dict[str, np.ndarray]:
+    """Scores ``[R, n, K]`` of each probe, every record scored by a fit that did not see its patient."""
+    task, y, patients = cohort.task, cohort.y, cohort.patients
+    out = {kind: np.full((len(tests), *y.shape), np.nan) for kind in PROBES}
+    strengths = LinearProbeSettings.model_validate({}).strengths
+    for repeat, parts in enumerate(tests):
+        for test in parts:
+            train = np.setdiff1d(np.arange(len(y)), test)
+            out["prototypes"][repeat, test] = Prototypes.fit(z[train], y[train], task).scores(z[test])
+            count = min(inner_folds, len(set(patients[train].tolist())))
+            inner = patient_folds(y[train], patients[train], count, seed, task.kind, strict=False)
+            solution = fit_logistic(z[train], y[train], task, inner, strengths)
+            out["logistic regression"][repeat, test] = task.probabilities(solution.logits(z[test]))
+    return out
+
+
+def _row(
+    ref: str,
+    kind: str,
+    scores: dict[str, dict[str, np.ndarray]],
+    cohort: Cohort,
+    tests: list[list[np.ndarray]],
+    bootstrap: int,
+    seed: int,
+    seconds: dict[str, float],
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """One line over all targets, and one a target."""
+    fold = np.full((len(tests), len(cohort.y)), -1)
+    for repeat, parts in enumerate(tests):
+        for number, test in enumerate(parts):
+            fold[repeat, test] = number
+    task: Task = cohort.task
+    shared = (fold, cohort.patients, task.classes)
+    result = evaluate_folds(cohort.y, scores[PRETRAINED][kind], *shared, task.kind, bootstrap, seed)
+    pair = paired_difference(
+        cohort.y,
+        scores[PRETRAINED][kind],
+        scores[RANDOM][kind],
+        *shared,
+        bootstrap,
+        seed,
+        names=(ref, "random initialisation"),
+    )
+
+    def row(values: dict[str, Any], compared: dict[str, Any]) -> dict[str, Any]:
+        change = compared["auroc"]["difference"]
+        return {
+            "auroc": values["auroc"]["value"],
+            "interval": [values["auroc"]["low"], values["auroc"]["high"]],
+            "random_initialisation": compared["auroc"]["b"],
+            "difference": change["value"],
+            "difference_interval": [change["low"], change["high"]],
+        }
+
+    name = {"backbone": ref, "probe": kind}
+    overall = {
+        **name,
+        **row(result["within_fold"], pair),
+        "auprc": result["within_fold"]["auprc"]["value"],
+        "seconds": seconds[PRETRAINED],
+        "verdict": f"{kind}: {pair['verdict']}",
+    }
+    return overall, [
+        {**name, "target": t, **row(result["targets"][t], pair["targets"][t])} for t in task.classes
+    ]
