@@ -88,6 +88,10 @@ class TrainerSettings(Settings):
     log_every: int = Field(10, gt=0)
     checkpoint_every: int = Field(500, gt=0, description="steps between checkpoints for --resume")
     grad_clip: float = Field(0.0, ge=0)
+    branch_from: str | None = Field(
+        None,
+        description="run folder of a wsd or infinite trunk, whose last checkpoint this run cools down from",
+    )
 
 
 class ProbeSettings(Settings):

@@ -13,6 +13,7 @@ import threading
 import time
 import warnings
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,8 @@ def _prepare(run: Pretraining, resume: bool) -> None:
     config, log = run.config, run.log
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
+    if config.trainer.branch_from and not resume:
+        _branch(run)
     initial = _initial(run) if config.init else None
     run.modality = MODALITIES[config.modality.name].load()(**config.modality.model_dump(exclude={"name"}))
     run.sources = sources.open_sources(config, run.modality, log, run.show)
@@ -89,6 +92,36 @@ def _prepare(run: Pretraining, resume: bool) -> None:
         run.folder.write_citations(
             [config.method.name, *(["ecgsyn"] if any(s.simulated for s in run.sources) else [])]
         )
+
+
+def _branch(run: Pretraining) -> None:
+    """A cooldown branch: the trunk's step and preprocessing; its checkpoint is loaded when fitting starts."""
+    config = run.config
+    assert config.trainer.branch_from
+    trunk = Path(config.trainer.branch_from).expanduser()
+    if config.optim.schedule not in ("wsd", "infinite"):
+        raise ConfigError(
+            f"optim.schedule={config.optim.schedule} has no trunk to branch from; use wsd or infinite."
+        )
+    step = int(_checkpoint(trunk / "checkpoints" / "last.ckpt")["global_step"])
+    config.optim.cooldown_from = config.optim.cooldown_from or step
+    if not step <= config.optim.cooldown_from < config.trainer.steps:
+        raise ConfigError(
+            f"the trunk stands at step {step}: optim.cooldown_from={config.optim.cooldown_from} must not lie before it, "
+            f"nor trainer.steps={config.trainer.steps} before the cooldown."
+        )
+    config.modality = resolve_saved(trunk / "config.yaml", RunConfig).modality
+    config.trainer.max_seconds = None
+    run.log.info("branching from step %d of %s", step, trunk)
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ConfigError(
+            f"{path} does not exist: trainer.branch_from must name a run folder with a checkpoint."
+        )
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
 
 
 def _initial(run: Pretraining) -> Backbone:
@@ -216,10 +249,12 @@ def _fit(run: Pretraining, resume: bool) -> None:
     settings = run.config.trainer
     last = run.folder.path / "checkpoints" / "last.ckpt"
     start = 0
-    if resume and last.is_file():
-        state = torch.load(last, map_location="cpu", weights_only=True)
+    if settings.branch_from and not (resume and last.is_file()):
+        last = Path(settings.branch_from).expanduser() / "checkpoints" / "last.ckpt"
+    if (resume or settings.branch_from) and last.is_file():
+        state = _checkpoint(last)
         start = int(state["global_step"])
-        run.log.info("resuming at step %d of %d", start, settings.steps)
+        run.log.info("going on at step %d of %d", start, settings.steps)
         if start >= settings.steps:
             run.method.load_state_dict(state["state_dict"])
     metrics = callbacks.Metrics(run.folder.path / "metrics.csv", settings.log_every, start)

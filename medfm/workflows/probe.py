@@ -16,6 +16,7 @@ import torch
 from medfm.backbones.base import Backbone, build
 from medfm.config.strategies import LinearProbeSettings
 from medfm.data.splits import patient_folds
+from medfm.evaluation.classical import signal_features
 from medfm.evaluation.protocol import evaluate_folds, jsonable, paired_difference
 from medfm.finetuning.logistic import fit_logistic
 from medfm.finetuning.prototypes import Prototypes
@@ -32,6 +33,7 @@ from medfm.workflows.windows import StoreRecords
 LOG = logging.getLogger("medfm.run")
 PRETRAINED, RANDOM = "pretrained", "random"
 PROBES = ("prototypes", "logistic regression")
+CLASSICAL = "classical features"
 
 
 def probe(
@@ -55,6 +57,8 @@ def probe(
 ) -> dict[str, Any]:
     """Score ``backbone`` (a REF, or ``all``: every model of the catalogue and the local hub that has its
     weights).
+
+    A last row is a logistic regression on classical features (intervals and spectra), without any network.
 
     ``task, targets, records, patients, patients_known, notes`` and ``rows``, one a backbone and probe: AUROC
     within folds (macro over targets) with its patient-bootstrap interval, that of the network at random
@@ -94,6 +98,9 @@ def probe(
             scores[arm] = _out_of_fold(z, cohort, tests, inner_folds, seed)
             seconds[arm] = round(time.monotonic() - began, 2)
         rows += [_row(ref, kind, scores, cohort, tests, bootstrap, seed, seconds) for kind in PROBES]
+        if ref == refs[0]:
+            classical = _classical(scores, cohort, modality, tests, inner_folds, bootstrap, seed)
+    rows.append(classical)
     results: dict[str, Any] = {**facts, "rows": [flat for flat, _ in rows]}
     if len(facts["targets"]) > 1:
         results["by_target"] = [row for _, each in rows for row in each]
@@ -105,6 +112,30 @@ def probe(
             text = json.dumps(jsonable({"research_use": RESEARCH_USE, **results}), indent=1)
             target_file.write_text(text + "\n", encoding="utf-8")
     return results
+
+
+def _classical(
+    scores: dict[str, dict[str, np.ndarray]],
+    cohort: Cohort,
+    modality: Any,
+    tests: list[list[np.ndarray]],
+    inner_folds: int,
+    bootstrap: int,
+    seed: int,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Simple intervals and spectra in a logistic regression on the same folds: what any backbone must beat to be worth
+    its trouble."""
+    began = time.monotonic()
+    kind = "logistic regression"
+    store, length = cohort.store, modality.size[0]
+    parts = [
+        signal_features(store.read(rows, length=length)[0], store.fs)[0]
+        for rows in np.array_split(np.arange(len(store)), -(-len(store) // 256))
+    ]
+    out = _out_of_fold(np.concatenate(parts), cohort, tests, inner_folds, seed)
+    arms = {PRETRAINED: out, RANDOM: scores[RANDOM]}
+    seconds = {PRETRAINED: round(time.monotonic() - began, 2)}
+    return _row(CLASSICAL, kind, arms, cohort, tests, bootstrap, seed, seconds)
 
 
 def _all_models() -> list[str]:

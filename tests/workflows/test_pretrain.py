@@ -235,3 +235,40 @@ def test_probe_patients_in_training_are_refused(tmp_path):
     flags = {"data.sources": [str(table)], "probe.data": str(table), "probe.target": "afib"}
     with pytest.raises(ConfigError, match="patient"):
         pretrain(tiny(tmp_path / "run", "probe.patients=10", **flags), progress=False)
+
+
+def test_a_cooldown_branch_goes_on_from_its_trunk(tmp_path):
+    """The branch equals a run that knew its cooldown from the start, and the trunk is left as it was."""
+    level = ["optim.schedule=wsd", "optim.warmup=0.25", "optim.cooldown=0"]
+    trunk = pretrain(tiny(tmp_path / "trunk", *level, "trainer.steps=8"), progress=False)
+    before = (trunk.path / "checkpoints" / "last.ckpt").read_bytes()
+    branch = pretrain(
+        tiny(tmp_path / "branch", *level, "trainer.steps=12", f"trainer.branch_from={trunk.path}"),
+        progress=False,
+    )
+    whole = pretrain(
+        tiny(tmp_path / "known", *level, "trainer.steps=12", "optim.warmup=0.16667", "optim.cooldown_from=8"),
+        progress=False,
+    )
+    assert same(weights(branch.path), weights(whole.path))
+    assert (trunk.path / "checkpoints" / "last.ckpt").read_bytes() == before
+    rates = [float(line.split(",")[2]) for line in (branch.path / "metrics.csv").read_text().splitlines()[1:]]
+    assert len(rates) == 4 and rates == sorted(rates, reverse=True)
+    with pytest.raises(ConfigError, match="no trunk"):
+        pretrain(tiny(tmp_path / "bad", f"trainer.branch_from={trunk.path}"), progress=False)
+
+
+def test_accumulated_steps_resume_exactly(tmp_path, monkeypatch):
+    from medfm.workflows import callbacks
+
+    whole = pretrain(tiny(tmp_path / "whole", "trainer.accumulate=2"), progress=False)
+
+    def interrupt(self, trainer, module, outputs, batch, batch_idx):
+        if trainer.global_step == 5 and batch_idx % 2 == 0:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(callbacks.FiniteLoss, "on_train_batch_end", interrupt)
+        pretrain(tiny(tmp_path / "run", "trainer.accumulate=2"), progress=False)
+    run = pretrain(tiny(tmp_path / "run", "trainer.accumulate=2"), resume=True, progress=False)
+    assert same(weights(whole.path), weights(run.path))
