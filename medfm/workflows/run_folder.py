@@ -57,7 +57,7 @@ class RunFolder:
         path = Path(path).expanduser().absolute()
         if path.exists() and not path.is_dir():
             raise ConfigError(f"--output {path} is a file; give a folder.")
-        if path.is_dir() and any(path.iterdir()):
+        if path.is_dir() and any(path.iterdir()) and not _never_started(path):
             ours = (path / MARK).is_file() or (path / "train.log").is_file()
             if resume:
                 if not (path / MARK).is_file():
@@ -111,6 +111,13 @@ class RunFolder:
         finally:
             logger.removeHandler(handler)
             handler.close()
+
+
+def _never_started(path: Path) -> bool:
+    """A run that stopped before its configuration was written (an unreadable table, say) left a log and nothing else."""
+    names = {p.name for p in path.iterdir()}
+    empty = all(not any((path / d).iterdir()) for d in ("figures", "checkpoints") if (path / d).is_dir())
+    return "train.log" in names and names <= {"train.log", "figures", "checkpoints"} and empty
 
 
 @contextmanager

@@ -272,3 +272,11 @@ def test_accumulated_steps_resume_exactly(tmp_path, monkeypatch):
         pretrain(tiny(tmp_path / "run", "trainer.accumulate=2"), progress=False)
     run = pretrain(tiny(tmp_path / "run", "trainer.accumulate=2"), resume=True, progress=False)
     assert same(weights(whole.path), weights(run.path))
+
+
+def test_a_run_that_never_started_does_not_stand_in_the_way(tmp_path):
+    (tmp_path / "waves").mkdir()
+    flags = {"data.sources": [str(tmp_path / "waves")]}
+    for _ in range(2):  # the second try meets the same sentence, not "exists already"
+        with pytest.raises(MedfmError, match="no record"):
+            pretrain(tiny(tmp_path / "run", **flags), progress=False)
