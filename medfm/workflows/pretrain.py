@@ -6,7 +6,6 @@ step, so the checkpoint needs weights and optimiser state only.
 
 from __future__ import annotations
 
-import copy
 import logging
 import signal
 import threading
@@ -29,9 +28,10 @@ from medfm.data.loader import Mixture, SignalBatches, loader
 from medfm.hub.card import check_id
 from medfm.types import ConfigError
 from medfm.workflows import callbacks, sources
+from medfm.workflows import pretrain_cost as cost
 from medfm.workflows.pretrain_report import finish
 from medfm.workflows.pretrain_run import Pretraining, default_name
-from medfm.workflows.progress import duration, progress
+from medfm.workflows.progress import progress
 from medfm.workflows.run_folder import Run, RunFolder
 
 STATISTICS_RECORDS = 2000
@@ -79,7 +79,7 @@ def _prepare(run: Pretraining, resume: bool) -> None:
     steps = config.trainer.steps
     run.method = method_entry.load()(backbone, config.method, config.optim, steps, config.seed)
     if config.trainer.max_seconds and not resume:
-        config.trainer.steps = _affordable_steps(run)
+        config.trainer.steps = cost.affordable_steps(run, _batches(run, 0, 1 << 30))
         pl.seed_everything(config.seed, verbose=False)
         backbone = initial if initial is not None else build(_backbone_config(config, run.modality))
         run.method = method_entry.load()(
@@ -197,33 +197,6 @@ def _batches(run: Pretraining, start: int, stop: int, rank: int = 0, world: int 
     )
 
 
-def _affordable_steps(run: Pretraining) -> int:
-    """As many steps as ``max_seconds`` allows at the measured speed, so that the schedule ends when the time does."""
-    trial = copy.deepcopy(run.method)
-    optimizer = trial.configure_optimizers()
-    optimizer = optimizer if isinstance(optimizer, torch.optim.Optimizer) else optimizer["optimizer"]
-    batches = _batches(run, 0, 1 << 30)
-    timings = []
-    for step in range(8):
-        began = time.perf_counter()
-        loss, _ = trial.step(batches.batch(step))
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        timings.append(time.perf_counter() - began)
-    per_step = float(np.median(timings[2:]))
-    assert run.config.trainer.max_seconds
-    steps = min(run.config.trainer.steps, max(20, int(run.config.trainer.max_seconds / (per_step * 1.08))))
-    if steps < run.config.trainer.steps:
-        run.log.info(
-            "%d steps fit into %s (asked: %d)",
-            steps,
-            duration(run.config.trainer.max_seconds),
-            run.config.trainer.steps,
-        )
-    return steps
-
-
 class _Data(pl.LightningDataModule):
     def __init__(self, run: Pretraining, start: int) -> None:
         super().__init__()
@@ -265,7 +238,7 @@ def _fit(run: Pretraining, resume: bool) -> None:
         random_state = build(run.method.encoder.config())
         random_state.load_state_dict(run.method.encoder.state_dict())
         run.probe["start"] = probe.score(probe.embed(random_state)) if not start else None
-    _estimate(run)
+    cost.estimate(run, _batches(run, 0, 1 << 30))
     if start < settings.steps:
         cuda = torch.cuda.is_available()
         precision = ("bf16-mixed" if cuda else "32") if settings.precision == "auto" else settings.precision
@@ -343,31 +316,6 @@ class _quiet:
     def __exit__(self, *_: object) -> None:
         for x, level in zip(self.loggers, self.levels):
             x.setLevel(level)
-
-
-def _estimate(run: Pretraining) -> None:
-    """Say before the start what it will cost."""
-    settings = run.config.trainer
-    trial = copy.deepcopy(run.method)
-    batches = _batches(run, 0, 1 << 30)
-    timings = []
-    for step in range(3):
-        began = time.perf_counter()
-        loss, _ = trial.step(batches.batch(step))
-        loss.backward()
-        timings.append(time.perf_counter() - began)
-    parameters = sum(p.numel() for p in run.method.parameters())
-    trained = sum(p.numel() for p in run.method.parameters() if p.requires_grad)
-    # Weights of student and teacher, gradients and two Adam moments, 4 bytes each; activations come on top.
-    state = 4 * (parameters + 3 * trained) / 2**20
-    run.log.info(
-        "%d steps of %d records, %.1f M parameters: about %s on this CPU, %.0f MiB of model state",
-        settings.steps,
-        settings.batch_size * settings.accumulate,
-        parameters / 1e6,
-        duration(settings.steps * settings.accumulate * min(timings) * 1.1),
-        state,
-    )
 
 
 def _probe(run: Pretraining, metrics: callbacks.Metrics) -> callbacks.OnlineProbe | None:
