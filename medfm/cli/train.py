@@ -183,6 +183,9 @@ def probe(
     target: str = typer.Option(..., "--target", help="Column to predict; several with commas."),
     patient: str = PATIENT,
     folds: int = typer.Option(5, "--folds", min=2, help="Patient-level folds."),
+    pool: str = typer.Option(
+        "mean-std", "--pool", help="Features over tokens: mean, or mean-std (and deviation)."
+    ),
     seed: int = typer.Option(0, "--seed"),
     output: str = typer.Option(None, "--output", "-o", help="Also write the results to this JSON file."),
     as_json: bool = JSON,
@@ -190,6 +193,8 @@ def probe(
     """Frozen embeddings, prototypes and logistic regression on patient folds: seconds, no training."""
     from medfm.cli.output import course, say_json, say_table
 
+    if pool not in ("mean", "mean-std"):
+        raise ConfigError(f"--pool {pool}: mean or mean-std.")
     with course():
         from medfm.workflows.probe import probe as workflow
 
@@ -199,6 +204,7 @@ def probe(
             _columns(target) or [],
             patient=_patient(patient, "patient").get("patient", "patient_id"),
             folds=folds,
+            pool=pool,
             output=output,
             seed=seed,
         )

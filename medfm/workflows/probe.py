@@ -62,7 +62,7 @@ def probe(
 
     ``task, targets, records, patients, patients_known, notes`` and ``rows``, one a backbone and probe: AUROC
     within folds (macro over targets) with its patient-bootstrap interval, that of the network at random
-    initialisation, the paired difference, AUPRC, and the seconds spent; ``by_target`` the same for each of
+    initialisation, the paired difference, the share of the gap to 1.0 that it closes, AUPRC, and the seconds spent; ``by_target`` the same for each of
     several targets; ``verdicts`` in words. Also written to ``output`` (JSON) when given.
     """
     labels = read_labels(table, target, kind=task, patient=patient, folds=folds)
@@ -240,9 +240,12 @@ def _row(
         }
 
     name = {"backbone": ref, "probe": kind}
+    closed = pair["gap_closed"] or {}  # none where the untrained network is perfect already
     overall = {
         **name,
         **row(result["within_fold"], pair),
+        "gap_closed": closed.get("value"),
+        "gap_interval": [closed.get("low"), closed.get("high")],
         "auprc": result["within_fold"]["auprc"]["value"],
         "seconds": seconds[PRETRAINED],
         "verdict": f"{kind}: {pair['verdict']}",
