@@ -34,7 +34,7 @@ def finish(run: Pretraining) -> Run:
     if "gap_closed" in results.get("probe", {}):
         measured = results["probe"]
         run.log.info(
-            "frozen probe on %d held-out synthetic patients: macro-AUROC %.3f, untrained %.3f, %.0f %% of the gap closed",
+            "frozen probe on %d other patients (half fit it, half score it): macro-AUROC %.3f, untrained %.3f, %.0f %% of the gap closed",
             measured["patients"],
             measured["pretrained"],
             measured["random_initialisation"],
@@ -254,7 +254,7 @@ def _summary(run: Pretraining, results: dict[str, Any], published: str, command:
         )
         if "gap_closed" in p:
             text += (
-                f" A frozen linear probe on {p['patients']} held-out synthetic patients closes {p['gap_closed'] * 100:.0f} % of the "
+                f" A frozen linear probe on {p['patients']} other patients (half fit it, half score it) closes {p['gap_closed'] * 100:.0f} % of the "
                 "gap between the untrained network and 1.0 (one seed, no interval)."
             )
     return Section(title="Summary", text=text, table=(["", ""], rows), code=command, code_title="Next, try")
