@@ -154,7 +154,8 @@ def test_probe_embed_predict(workflow, capsys):
     assert medfm("predict waves --model run --output p.csv --json") == 0
     assert json.loads(capsys.readouterr().out.split("\n", 2)[2])["output"] == "p.csv"
     assert workflow[0][0] == ("t.csv", "all", ["a", "b"])
-    assert workflow[0][1] == {"patient": None, "folds": 3, "output": None, "seed": 0}
+    assert workflow[0][1] == {"patient": None, "folds": 3, "pool": "mean-std", "output": None, "seed": 0}
     assert workflow[1][1]["patient"] == "patient_id"
+    assert medfm("probe t.csv --backbone b --target a --pool median") == 2
     assert workflow[2] == (("waves", "b", "z.csv"), {"patient": None})
     assert workflow[3][0] == ("waves", "run", "p.csv")
