@@ -78,6 +78,8 @@ def _prepare(run: Pretraining, resume: bool) -> None:
     backbone = initial if initial is not None else build(_backbone_config(config, run.modality))
     steps = config.trainer.steps
     run.method = method_entry.load()(backbone, config.method, config.optim, steps, config.seed)
+    if not resume:
+        cost.settle(run, _batches(run, 0, 1))
     if config.trainer.max_seconds and not resume:
         config.trainer.steps = cost.affordable_steps(run, _batches(run, 0, 1 << 30))
         pl.seed_everything(config.seed, verbose=False)

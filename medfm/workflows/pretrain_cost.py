@@ -11,8 +11,18 @@ import torch
 from medfm.data.loader import SignalBatches
 from medfm.workflows.pretrain_run import Pretraining
 from medfm.workflows.progress import duration
+from medfm.workflows.threads import settle_threads
 
 OVERHEAD = 1.08  # callbacks, checkpoints and logging, beside a bare step
+
+
+def settle(run: Pretraining, batches: SignalBatches) -> None:
+    """The CPU threads of the run, measured where the settings leave them open, and saved with them."""
+    trial = copy.deepcopy(run.method)
+    batch = batches.batch(0)
+    settings = run.config.trainer
+    settings.threads = settle_threads(settings.threads, lambda: trial.step(batch)[0].backward())
+    run.log.info("%d CPU thread(s)", settings.threads)
 
 
 def seconds_per_step(run: Pretraining, batches: SignalBatches, trials: int) -> float:
