@@ -32,14 +32,19 @@ class SyntheticSettings(Settings):
     seed: int = 1
 
 
-class DataSettings(Settings):
+class StoreSettings(Settings):
+    """Where decoded records are kept, and how many readers fill it."""
+
+    store: str | None = Field(None, description="ingest store folder; default under the user's cache")
+    ingest_workers: int = Field(1, description="parallel readers at ingest (joblib; -1 for all cores)")
+
+
+class DataSettings(StoreSettings):
     sources: list[str] = Field(
         default_factory=list,
         description="PATH, TABLE, DATASET or DATASET=PATH, each with an optional @WEIGHT",
     )
-    store: str | None = Field(None, description="ingest store folder; default under the user's cache")
     workers: int = Field(0, ge=0, description="loader processes; 0 loads in the training process")
-    ingest_workers: int = Field(1, description="parallel readers at ingest (joblib; -1 for all cores)")
     patient: str | None = Field(
         "patient_id", description="patient column; null is a loud choice: every record its own patient"
     )
@@ -71,20 +76,29 @@ class OptimSettings(Settings):
     )
 
 
-class TrainerSettings(Settings):
+class ComputeSettings(Settings):
+    """What a run computes on."""
+
+    precision: Literal["auto", "32", "bf16-mixed", "16-mixed"] = "auto"
+    accelerator: str = "auto"
+    threads: int | None = Field(
+        None, description="torch CPU threads; None: measured, one unless more are clearly faster"
+    )
+
+
+class TrainerSettings(ComputeSettings):
     steps: int = Field(100_000, gt=0)
     max_seconds: float | None = Field(
-        None, gt=0, description="stop fitting after this long (steps still set the schedule)"
+        None,
+        gt=0,
+        description="on a CPU, no more steps than fit into this long; the steps are saved in its place",
     )
     batch_size: int = Field(64, gt=0)
     accumulate: int = Field(1, gt=0)
-    precision: Literal["auto", "32", "bf16-mixed", "16-mixed"] = "auto"
     compile: bool | Literal["auto"] = "auto"
     deterministic: bool = False
     devices: int | Literal["auto"] = "auto"
-    accelerator: str = "auto"
     num_nodes: int = Field(1, gt=0)
-    threads: int | None = Field(None, description="torch CPU threads; None leaves torch's choice")
     log_every: int = Field(10, gt=0)
     checkpoint_every: int = Field(500, gt=0, description="steps between checkpoints for --resume")
     grad_clip: float = Field(0.0, ge=0)
@@ -190,6 +204,6 @@ class FinetuneConfig(Settings):
     name: str | None = None
     seed: int = 0
     finetune: FinetuneSettings = Field(default_factory=lambda: FinetuneSettings.model_validate({}))
-    data: DataSettings = Field(default_factory=lambda: DataSettings())
-    trainer: TrainerSettings = Field(default_factory=lambda: TrainerSettings())
+    data: StoreSettings = Field(default_factory=lambda: StoreSettings())
+    trainer: ComputeSettings = Field(default_factory=lambda: ComputeSettings())
     output: OutputSettings = Field(default_factory=lambda: OutputSettings())
