@@ -97,6 +97,26 @@ class ViewSpec:
 
 
 @dataclass(frozen=True)
+class Truths:
+    """What a generator knows of its records, row by row, as targets to learn from.
+
+    names K; binary bool ``[K]`` (0 or 1; the others are standardised numbers); values float32 ``[n, K]``, NaN
+    where a truth does not exist for a record.
+    """
+
+    names: tuple[str, ...]
+    binary: np.ndarray
+    values: np.ndarray
+
+    @property
+    def rate(self) -> np.ndarray:
+        """Mean of each column ``[K]``, of the binary ones the prevalence."""
+        known = ~(self.values != self.values)
+        total = self.values.sum(0, where=known, dtype="float64")
+        return total / known.sum(0).clip(1)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
 class Batch:
     """A collated batch. x ``[B, C, *S]`` (NaN where absent), present bool ``[B, C]``, target ``[B, K]`` or None,
     views name -> ``[B, V, C, *S]``. Lightning moves a frozen dataclass only through :meth:`to`."""

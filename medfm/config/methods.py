@@ -25,6 +25,14 @@ class ECGJEPASettings(Settings):
     momentum: tuple[float, float] = Field(
         (0.998, 0.9995), description="EMA momentum, first and last step, linear"
     )
+    truths: float = Field(
+        0.0,
+        ge=0,
+        description="weight of learning what the simulator knows, on simulated records; 0 is the paper",
+    )
+    truths_keep: float = Field(
+        0.5, gt=0, le=1, description="share of the tokens, drawn at random, that the truths are read from"
+    )
     augment: tuple[str, ...] = Field(
         (), description="label-safe augmentations of the modality; the paper uses none"
     )

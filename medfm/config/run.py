@@ -122,6 +122,10 @@ class ProbeSettings(Settings):
 class OutputSettings(Settings):
     dir: str | None = Field(None, description="run folder; default ./medfm-<name>")
     publish: bool = Field(True, description="put the bundle into the local hub")
+    dtype: Literal["float32", "float16"] = Field(
+        "float32",
+        description="of the weights in the bundle; float16 halves the file, networks compute in float32",
+    )
 
 
 class RunConfig(Settings):

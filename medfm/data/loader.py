@@ -23,6 +23,7 @@ class Mixture:
     stores: Sequence[SignalStore]
     weights: Sequence[float] | None = None
     subsets: Sequence[np.ndarray] | None = None  # rows of each store that may be drawn
+    targets: Sequence[np.ndarray | None] | None = None  # [len(store), K] of each store; None: unknown
     _cache: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -50,6 +51,17 @@ class Mixture:
         uniform = rng.random(count)
         rows = [self.subsets[w][int(u * len(self.subsets[w]))] for w, u in zip(which, uniform)]
         return which, np.array(rows)
+
+    def target(self, which: np.ndarray, rows: np.ndarray) -> np.ndarray | None:
+        """Targets ``[B, K]`` of drawn samples, NaN where their store has none; None when no store has any."""
+        known = [t for t in self.targets or () if t is not None]
+        if not known:
+            return None
+        out = np.full((len(rows), known[0].shape[1]), np.nan, np.float32)
+        for index, values in enumerate(self.targets or ()):
+            if values is not None:
+                out[which == index] = values[rows[which == index]]
+        return out
 
     def _order(self, seed: int, epoch: int) -> np.ndarray:
         if epoch not in self._cache:
@@ -103,8 +115,11 @@ class SignalBatches(IterableDataset[Batch]):
         if self.augment:
             x, present = self.modality.augment_batch(x, present, rng, self.augment)
         x = self.modality.normalise(x, present)
+        target = self.mixture.target(which, rows)
         return Batch(
-            x=torch.from_numpy(np.ascontiguousarray(x, np.float32)), present=torch.from_numpy(present)
+            x=torch.from_numpy(np.ascontiguousarray(x, np.float32)),
+            present=torch.from_numpy(present),
+            target=None if target is None else torch.from_numpy(target),
         )
 
 

@@ -27,7 +27,16 @@ if TYPE_CHECKING:
 
 # columns of metrics.csv by panel, with what a person calls them
 PANELS = (
-    ("Loss", {"loss": "loss", "train_loss": "training", "val_loss": "validation"}),
+    (
+        "Loss",
+        {
+            "loss": "loss",
+            "train_loss": "training",
+            "val_loss": "validation",
+            "jepa_loss": "of hidden tokens",
+            "truth_loss": "of simulated truths",
+        },
+    ),
     ("Learning rate", {"lr": "learning rate"}),
     (
         "Deviation over records",

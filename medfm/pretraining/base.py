@@ -20,12 +20,13 @@ from medfm.backbones.base import Backbone
 from medfm.config.base import Settings
 from medfm.config.run import OptimSettings
 from medfm.pretraining import schedules
-from medfm.types import Batch, ConfigError, ViewSpec
+from medfm.types import Batch, ConfigError, Truths, ViewSpec
 
 
 class Method(pl.LightningModule):
     """``backbone`` is trained in place; ``steps`` is the optimiser steps of the whole run.
 
+    ``truths`` are those of the training records, where some are simulated; a method may leave them aside.
     ``logged`` holds the last training step's numbers (loss, lr, weight_decay and the method's own).
     Raises :class:`ConfigError` when the backbone lacks the capability or the rank that the method needs.
     """
@@ -34,7 +35,13 @@ class Method(pl.LightningModule):
     ranks: ClassVar[tuple[int, ...]]
 
     def __init__(
-        self, backbone: Backbone, settings: Settings, optim: OptimSettings, steps: int, seed: int
+        self,
+        backbone: Backbone,
+        settings: Settings,
+        optim: OptimSettings,
+        steps: int,
+        seed: int,
+        truths: Truths | None = None,
     ) -> None:
         super().__init__()
         name = type(self).__name__

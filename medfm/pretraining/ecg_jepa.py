@@ -11,6 +11,9 @@ A token is 50 ms of all leads, so no lead gives away another. ``f`` is the ViT; 
 is ``f_theta_bar``. The loss falls fast and may rise again while the representation improves: it compares
 runs badly, a probe is the guide.
 
+Beyond the paper, off by default (``truths=0``): simulated records also teach what their simulator knows of them
+(:mod:`medfm.pretraining.truths`), through a second pass of the context encoder over half of the tokens.
+
 B batch, N tokens, K visible, M = N - K masked, P values a patch, D width. Not to be confused with the
 unrelated ECG-JEPA of arXiv 2410.08559.
 """
@@ -19,6 +22,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,7 +35,8 @@ from medfm.config.run import OptimSettings
 from medfm.pretraining import diagnostics, momentum
 from medfm.pretraining.base import Method
 from medfm.pretraining.masking import interval_masks
-from medfm.types import Batch, ViewSpec
+from medfm.pretraining.truths import TruthHead
+from medfm.types import Batch, ConfigError, Truths, ViewSpec
 
 
 class Predictor(nn.Module):
@@ -68,9 +73,15 @@ class ECGJEPA(Method):
     needs, ranks = Tokens, (1,)
 
     def __init__(
-        self, backbone: Backbone, settings: ECGJEPASettings, optim: OptimSettings, steps: int, seed: int
+        self,
+        backbone: Backbone,
+        settings: ECGJEPASettings,
+        optim: OptimSettings,
+        steps: int,
+        seed: int,
+        truths: Truths | None = None,
     ) -> None:
-        super().__init__(backbone, settings, optim, steps, seed)
+        super().__init__(backbone, settings, optim, steps, seed, truths)
         shape = backbone.config()
         self.keep, self.span = settings.keep, settings.momentum
         self.min_block, self.augment = settings.min_block, settings.augment
@@ -83,6 +94,13 @@ class ECGJEPA(Method):
             heads=settings.predictor_heads or shape["heads"],
             encoder_depth=shape["depth"],
         )
+        self.truths_weight, self.truths_keep = settings.truths, settings.truths_keep
+        if settings.truths and truths is None:
+            raise ConfigError(
+                "method.truths learns what a simulator knows, and no record here is simulated: add "
+                "--data synthetic, or set method.truths=0."
+            )
+        self.truth_head = TruthHead(backbone.dim, truths) if settings.truths and truths else None
 
     @property
     def view_spec(self) -> ViewSpec:
@@ -104,10 +122,33 @@ class ECGJEPA(Method):
         patches = self.patches(batch)
         visible, masked = self.masks(*patches.shape[:2])
         predictions, targets = self.predict(patches, visible, masked)
-        return F.l1_loss(predictions, targets), {
-            "momentum": m,
-            "visible": visible.shape[1] / patches.shape[1],
+        loss = F.l1_loss(predictions, targets)
+        logs: dict[str, Any] = {"momentum": m, "visible": visible.shape[1] / patches.shape[1]}
+        if self.truth_head is None:
+            return loss, logs
+        truth_loss = self.truth_loss(patches, batch.target)
+        return loss + self.truths_weight * truth_loss, {
+            **logs,
+            "jepa_loss": loss,
+            "truth_loss": truth_loss,
         }
+
+    def truth_loss(self, patches: Tensor, target: Tensor | None) -> Tensor:
+        """Of the records whose truths are known, read from a random share of their tokens: half of them cost half
+        and teach as much, and the other half's absence keeps the head from leaning on any one beat."""
+        assert self.truth_head is not None
+        rows = None if target is None else torch.isfinite(target).any(1).nonzero().flatten()
+        if rows is None or not len(rows):
+            # Every parameter takes part in every step, also where a batch holds patients alone.
+            return sum((p.sum() for p in self.truth_head.parameters()), torch.zeros(())) * 0.0
+        patches, target = patches[rows], cast(Tensor, target)[rows]
+        count = patches.shape[1]
+        kept = max(1, round(self.truths_keep * count))
+        order = np.argsort(self.rng(1).random((len(rows), count)), axis=1)[:, :kept]
+        index = torch.from_numpy(order).to(patches.device, non_blocking=True)
+        online = cast(Tokens, self.backbone)
+        tokens = online.embed(take(patches, index)) + online.positions((count,))[index]
+        return self.truth_head.loss(online.encode(tokens), target)
 
     def patches(self, batch: Batch) -> Tensor:
         """``[B, N, P]``, cut once for both encoders."""

@@ -30,17 +30,20 @@ def ecg_chunks(
     start_subject: int = 0,
     chunk: int = 64,
     prevalence: Mapping[str, float] | None = None,
+    truths: bool = False,
 ) -> Iterator[tuple[np.ndarray, pd.DataFrame]]:
     """``(x float32 [m, 12, T] mV, labels)`` chunk by chunk: memory stays flat however many patients there
     are.
 
     labels: a row a record: ``record, patient_id, age, sex, device, site, rhythm``, binary labels by
-    criterion, the measured numbers behind them, and the generator's switches as ``cond_*``.
+    criterion, the measured numbers behind them, and the generator's switches as ``cond_*``; with ``truths``
+    every number that was measured, lead by lead, as ``truth_*`` (:func:`truth_columns`).
     """
     keys = [(start_subject + p, r) for p in range(patients) for r in range(records_per_patient)]
     for start in range(0, len(keys), chunk):
         part = simulate(keys[start : start + chunk], seed, fs=fs, seconds=seconds, prevalence=prevalence)
-        yield part.x, _labels(part)
+        labels = _labels(part)
+        yield part.x, pd.concat([labels, truth_columns(part)], axis=1) if truths else labels
 
 
 def ecg_arrays(
@@ -51,12 +54,13 @@ def ecg_arrays(
     records_per_patient: int = 1,
     start_subject: int = 0,
     prevalence: Mapping[str, float] | None = None,
+    truths: bool = False,
 ) -> tuple[np.ndarray, pd.DataFrame]:
     """``(x float32 [n, 12, T] mV, labels)`` of ``patients * records_per_patient`` records, one row each."""
     x = np.empty((patients * records_per_patient, 12, round(fs * seconds)), np.float32)
     frames, begin = [], 0
     chunks = ecg_chunks(
-        patients, seed, fs, seconds, records_per_patient, start_subject, prevalence=prevalence
+        patients, seed, fs, seconds, records_per_patient, start_subject, prevalence=prevalence, truths=truths
     )
     for part, frame in chunks:
         x[begin : begin + len(part)] = part
@@ -144,6 +148,24 @@ def _labels(part: Chunk) -> pd.DataFrame:
     columns |= {name: np.round(value, 3) for name, value in numbers.items()}
     columns |= {f"cond_{name}": value.astype(np.int8) for name, value in s.cond.items()}
     return pd.DataFrame(columns)
+
+
+def truth_columns(part: Chunk) -> pd.DataFrame:
+    """Everything measured on each record's usual beat, float32: ``truth_qrs_ms``, ``truth_r_V1`` (mV), ...
+
+    What belongs to a P wave is NaN where most beats have none (fibrillation, flutter, pacing).
+    """
+    p_seen = part.rhythm.conducted.sum(axis=1) > 0.5 * np.maximum((part.rhythm.shape >= 0).sum(axis=1), 1)
+    columns: dict[str, np.ndarray] = {}
+    for name, value in part.measures.items():
+        value = np.asarray(value, np.float32)
+        if name.startswith(("p_", "pr_")):
+            value = np.where(p_seen, value, np.float32(np.nan))
+        if value.ndim == 1:
+            columns[f"truth_{name}"] = value
+        else:
+            columns |= {f"truth_{name}_{lead}": value[:, k] for k, lead in enumerate(CHANNELS)}
+    return pd.DataFrame(columns).round(4)
 
 
 _Writer = Callable[[Path, Any, np.ndarray, float], Path]

@@ -30,6 +30,8 @@ class Metrics(pl.Callback):
     FIELDS = (
         "step",
         "loss",
+        "jepa_loss",
+        "truth_loss",
         "lr",
         "weight_decay",
         "momentum",

@@ -53,6 +53,7 @@ def deploy(run: FineTuning, results: dict[str, Any]) -> Bundle:
         _sections(run, result),
         head=_head(run, result),
         head_state=result.model.head.state_dict(),
+        dtype=run.config.output.dtype,
         adapter=adapter,
         adapter_backbone=None if adapter is None else base,
         overwrite=True,

@@ -26,7 +26,7 @@ from medfm.config.modalities import MODALITIES
 from medfm.config.run import RunConfig
 from medfm.data.loader import Mixture, SignalBatches, loader
 from medfm.hub.card import check_id
-from medfm.types import ConfigError
+from medfm.types import ConfigError, Truths
 from medfm.workflows import callbacks, sources
 from medfm.workflows import pretrain_cost as cost
 from medfm.workflows.pretrain_report import finish
@@ -76,17 +76,16 @@ def _prepare(run: Pretraining, resume: bool) -> None:
     method_entry = METHODS[config.method.name]
     pl.seed_everything(config.seed, verbose=False)
     backbone = initial if initial is not None else build(_backbone_config(config, run.modality))
-    steps = config.trainer.steps
-    run.method = method_entry.load()(backbone, config.method, config.optim, steps, config.seed)
+    truths = _truths(run)
+    make = partial(method_entry.load(), seed=config.seed, truths=truths)
+    run.method = make(backbone, config.method, config.optim, config.trainer.steps)
     if not resume:
         cost.settle(run, _batches(run, 0, 1))
     if config.trainer.max_seconds and not resume:
         config.trainer.steps = cost.affordable_steps(run, _batches(run, 0, 1 << 30))
         pl.seed_everything(config.seed, verbose=False)
         backbone = initial if initial is not None else build(_backbone_config(config, run.modality))
-        run.method = method_entry.load()(
-            backbone, config.method, config.optim, config.trainer.steps, config.seed
-        )
+        run.method = make(backbone, config.method, config.optim, config.trainer.steps)
         config.trainer.max_seconds = None  # the number of steps now says it, so that resuming is exact
     if not resume:
         (run.folder.path / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
@@ -170,7 +169,21 @@ def _backbone_config(config: RunConfig, modality: Any) -> dict[str, Any]:
 
 
 def _mixture(run: Pretraining) -> Mixture:
-    return Mixture([s.store for s in run.sources], [s.weight for s in run.sources])
+    wanted = getattr(run.config.method, "truths", 0)
+    targets = [s.truths.values if wanted and s.truths else None for s in run.sources]
+    return Mixture([s.store for s in run.sources], [s.weight for s in run.sources], targets=targets)
+
+
+def _truths(run: Pretraining) -> Truths | None:
+    """What is known of simulated records, where the method asks for it. Without any, the method goes on as its paper
+    has it, and says so: a recipe made for the simulated corpus must also take a folder of recordings."""
+    if not getattr(run.config.method, "truths", 0):
+        return None
+    known = next((s.truths for s in run.sources if s.truths), None)
+    if known is None:
+        run.log.info("no simulated record among the data: method.truths is off")
+        run.config.method = run.config.method.model_copy(update={"truths": 0.0})
+    return known
 
 
 def _fit_statistics(run: Pretraining) -> Any:

@@ -26,6 +26,10 @@ from medfm.workflows.run_folder import CITATIONS, Run
 from medfm.workflows.sources import composition
 
 MAP_RECORDS = 1000
+TAUGHT = (
+    " Beside the method's own objective it learned from the simulator what can be measured on each simulated record "
+    "(intervals, amplitudes, findings): labels of simulated patients, none of a real one."
+)
 
 
 def finish(run: Pretraining) -> Run:
@@ -57,6 +61,7 @@ def finish(run: Pretraining) -> Run:
                 "data": composition(run.sources),
             },
         },
+        dtype=run.config.output.dtype,
         overwrite=True,
     )
     published = ""
@@ -132,7 +137,8 @@ def _card(run: Pretraining, results: dict[str, Any]) -> Card:
                 metric="macro-AUROC",
                 value=round(run.probe["end"], 4),
                 baseline=round(run.probe["start"], 4),
-                dataset="online probe set",
+                dataset="online probe set"
+                + (" (simulated; its kinds of labels were taught)" if _taught(run) else ""),
                 strategy="frozen linear probe",
                 patients=run.probe["facts"]["patients"],
                 command=f"medfm pretrain --config {run.folder.path.name}/config.yaml",
@@ -140,6 +146,8 @@ def _card(run: Pretraining, results: dict[str, Any]) -> Card:
         ]
     else:
         probe = []
+    if _taught(run):
+        summary += TAUGHT
     limitations = (
         "Synthetic data prove the pipeline and that the objective learns; they prove nothing about patients."
         if simulated
@@ -169,6 +177,10 @@ def _card(run: Pretraining, results: dict[str, Any]) -> Card:
         created=datetime.date.today().isoformat(),
         parents=parents,
     )
+
+
+def _taught(run: Pretraining) -> bool:
+    return bool(getattr(run.config.method, "truths", 0))
 
 
 def _data_words(sources: list[dict[str, Any]]) -> str:
@@ -257,6 +269,8 @@ def _summary(run: Pretraining, results: dict[str, Any], published: str, command:
                 f" A frozen linear probe on {p['patients']} other patients (half fit it, half score it) closes {p['gap_closed'] * 100:.0f} % of the "
                 "gap between the untrained network and 1.0 (one seed, no interval)."
             )
+            if _taught(run):
+                text += " Findings of these kinds were taught on other simulated patients: for the probe that is supervised training."
     return Section(title="Summary", text=text, table=(["", ""], rows), code=command, code_title="Next, try")
 
 

@@ -16,7 +16,7 @@ import torch
 from medfm.backbones.base import Backbone, build
 from medfm.config.strategies import LinearProbeSettings
 from medfm.data.splits import patient_folds
-from medfm.evaluation.classical import signal_features
+from medfm.evaluation.classical import FeatureSet, signal_features
 from medfm.evaluation.protocol import evaluate_folds, jsonable, paired_difference
 from medfm.finetuning.logistic import fit_logistic
 from medfm.finetuning.prototypes import Prototypes
@@ -33,7 +33,11 @@ from medfm.workflows.windows import StoreRecords
 LOG = logging.getLogger("medfm.run")
 PRETRAINED, RANDOM = "pretrained", "random"
 PROBES = ("prototypes", "logistic regression")
-CLASSICAL = "classical features"
+# A task that the first solves is no test of a backbone; the second is what a careful afternoon yields.
+SIGNAL_FEATURES: dict[str, FeatureSet] = {
+    "mean, variance, heart rate": "simple",
+    "classical features": "intervals_and_spectra",
+}
 
 
 def probe(
@@ -58,7 +62,9 @@ def probe(
     """Score ``backbone`` (a REF, or ``all``: every model of the catalogue and the local hub that has its
     weights).
 
-    A last row is a logistic regression on classical features (intervals and spectra), without any network.
+    The last rows are logistic regressions without any network: on mean, variance and heart rate, and on
+    classical features (intervals and spectra). Each repeat draws other folds and another random
+    initialisation, so that one lucky or unlucky draw of untrained weights does not decide the comparison.
 
     ``task, targets, records, patients, patients_known, notes`` and ``rows``, one a backbone and probe: AUROC
     within folds (macro over targets) with its patient-bootstrap interval, that of the network at random
@@ -88,19 +94,22 @@ def probe(
             )
             for r in range(repeats)
         ]
-        pretrained = bundle.build()
-        torch.manual_seed(seed)
-        arms = {PRETRAINED: pretrained, RANDOM: build(bundle.config["backbone"]).eval()}
-        scores, seconds = {}, {}
-        for arm, network in arms.items():
-            began = time.monotonic()
-            z = _embed(network, cohort, modality, pool, batch_size, f"{ref} ({arm})", progress)
-            scores[arm] = _out_of_fold(z, cohort, tests, inner_folds, seed)
-            seconds[arm] = round(time.monotonic() - began, 2)
+        scores: dict[str, dict[str, np.ndarray]] = {}
+        began = time.monotonic()
+        z = _embed(bundle.build(), cohort, modality, pool, batch_size, f"{ref} ({PRETRAINED})", progress)
+        scores[PRETRAINED] = _out_of_fold(z, cohort, tests, inner_folds, seed)
+        seconds = round(time.monotonic() - began, 2)
+        each = []
+        for repeat, parts in enumerate(tests):
+            torch.manual_seed(seed + repeat)
+            network = build(bundle.config["backbone"]).eval()
+            z = _embed(network, cohort, modality, pool, batch_size, f"{ref} ({RANDOM})", progress)
+            each.append(_out_of_fold(z, cohort, [parts], inner_folds, seed + repeat))
+        scores[RANDOM] = {kind: np.concatenate([part[kind] for part in each]) for kind in PROBES}
         rows += [_row(ref, kind, scores, cohort, tests, bootstrap, seed, seconds) for kind in PROBES]
         if ref == refs[0]:
-            classical = _classical(scores, cohort, modality, tests, inner_folds, bootstrap, seed)
-    rows.append(classical)
+            without = _without_network(scores, cohort, modality, tests, inner_folds, bootstrap, seed)
+    rows += without
     results: dict[str, Any] = {**facts, "rows": [flat for flat, _ in rows]}
     if len(facts["targets"]) > 1:
         results["by_target"] = [row for _, each in rows for row in each]
@@ -114,7 +123,7 @@ def probe(
     return results
 
 
-def _classical(
+def _without_network(
     scores: dict[str, dict[str, np.ndarray]],
     cohort: Cohort,
     modality: Any,
@@ -122,20 +131,22 @@ def _classical(
     inner_folds: int,
     bootstrap: int,
     seed: int,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Simple intervals and spectra in a logistic regression on the same folds: what any backbone must beat to be worth
-    its trouble."""
-    began = time.monotonic()
+) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Features that need no network, on the same folds: what any backbone must beat to be worth its trouble."""
     kind = "logistic regression"
     store, length = cohort.store, modality.size[0]
-    parts = [
-        signal_features(store.read(rows, length=length)[0], store.fs)[0]
-        for rows in np.array_split(np.arange(len(store)), -(-len(store) // 256))
-    ]
-    out = _out_of_fold(np.concatenate(parts), cohort, tests, inner_folds, seed)
-    arms = {PRETRAINED: out, RANDOM: scores[RANDOM]}
-    seconds = {PRETRAINED: round(time.monotonic() - began, 2)}
-    return _row(CLASSICAL, kind, arms, cohort, tests, bootstrap, seed, seconds)
+    rows = []
+    for name, features in SIGNAL_FEATURES.items():
+        began = time.monotonic()
+        parts = [
+            signal_features(store.read(part, length=length)[0], store.fs, features)[0]
+            for part in np.array_split(np.arange(len(store)), -(-len(store) // 256))
+        ]
+        out = _out_of_fold(np.concatenate(parts), cohort, tests, inner_folds, seed)
+        arms = {PRETRAINED: out, RANDOM: scores[RANDOM]}
+        seconds = round(time.monotonic() - began, 2)
+        rows.append(_row(name, kind, arms, cohort, tests, bootstrap, seed, seconds))
+    return rows
 
 
 def _all_models() -> list[str]:
@@ -209,7 +220,7 @@ def _row(
     tests: list[list[np.ndarray]],
     bootstrap: int,
     seed: int,
-    seconds: dict[str, float],
+    seconds: float,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """One line over all targets, and one a target."""
     fold = np.full((len(tests), len(cohort.y)), -1)
@@ -247,7 +258,7 @@ def _row(
         "gap_closed": closed.get("value"),
         "gap_interval": [closed.get("low"), closed.get("high")],
         "auprc": result["within_fold"]["auprc"]["value"],
-        "seconds": seconds[PRETRAINED],
+        "seconds": seconds,
         "verdict": f"{kind}: {pair['verdict']}",
     }
     return overall, [

@@ -12,7 +12,8 @@ import numpy as np
 from medfm.config.run import RunConfig, SyntheticSettings
 from medfm.data.catalog import resolve_source, split_weight
 from medfm.data.store import CHUNK, Chunk, SignalStore, build, ingest
-from medfm.types import ConfigError
+from medfm.data.truths import truths_of
+from medfm.types import ConfigError, Truths
 from medfm.workflows.progress import progress
 
 SYNTHETIC = "synthetic"
@@ -29,6 +30,7 @@ class Source:
     patients: list[str]
     digest: str
     notes: list[str] = field(default_factory=list)
+    truths: Truths | None = None
 
 
 def _synthetic_chunk(index: int, *, settings: dict[str, Any], fs: float, seconds: float) -> Chunk:
@@ -44,6 +46,7 @@ def _synthetic_chunk(index: int, *, settings: dict[str, Any], fs: float, seconds
         seconds=seconds,
         records_per_patient=settings["records_per_patient"],
         start_subject=first,
+        truths=True,
     )
     rows = list(
         range(first * settings["records_per_patient"], first * settings["records_per_patient"] + len(x))
@@ -65,7 +68,7 @@ def synthetic_store(
     chunks = -(-settings.patients // per)
     with progress(show, "generating ECGs", chunks * CHUNK, "records") as bar:
         return build(
-            {"synthetic": plain, "generator": GENERATOR_VERSION, "seconds": seconds},
+            {"synthetic": plain, "generator": GENERATOR_VERSION, "seconds": seconds, "truths": 1},
             chunks,
             make,
             fs=fs,
@@ -86,9 +89,12 @@ def open_sources(config: RunConfig, modality: Any, log: Any, show: bool = True) 
         if base == SYNTHETIC:
             settings = config.data.synthetic
             store = synthetic_store(settings, modality, root, config.data.ingest_workers, show)
-            patients = [f"synthetic-{p}" for p in store.labels["patient_id"]]
+            labels = store.labels
+            patients = [f"synthetic-{p}" for p in labels["patient_id"]]
             digest = f"synthetic:{settings.seed}:{settings.patients}:{settings.records_per_patient}"
-            sources.append(Source(f"synthetic-{modality.name}", store, weight, True, patients, digest))
+            source = Source(f"synthetic-{modality.name}", store, weight, True, patients, digest)
+            source.truths = truths_of(labels)
+            sources.append(source)
             continue
         sources.append(_files(word, base, weight, config, modality, root, log, show))
     return sources

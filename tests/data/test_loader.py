@@ -86,3 +86,17 @@ def test_short_records_end_in_missing_values(tmp_path):
     short = Mixture([_store(tmp_path, "short", 5.0, 3, length=12)])
     x = SignalBatches(short, Plain(), 3, stop=1).batch(0).x
     assert torch.isnan(x[:, :, 12:]).all() and not torch.isnan(x[:, :, :12]).any()
+
+
+def test_targets_follow_their_records_and_are_unknown_for_the_other_store(tmp_path):
+    """A record of store ``one`` holds 100 + row in lead B: its target must be that row's."""
+    stores = [_store(tmp_path, "one", 100.0), _store(tmp_path, "two", 500.0)]
+    known = np.stack([np.arange(12), -np.arange(12)], 1).astype(np.float32)
+    batch = SignalBatches(Mixture(stores, [1, 1], targets=[known, None]), Plain(), 64, stop=9).batch(3)
+    value = batch.x[:, 1, 0].numpy()
+    first = value < 400
+    assert 10 < first.sum() < 54
+    np.testing.assert_allclose(batch.target[first, 0], np.round(value[first] - 100))
+    np.testing.assert_allclose(batch.target[first, 1], -np.round(value[first] - 100))
+    assert torch.isnan(batch.target[~first]).all()
+    assert SignalBatches(Mixture(stores, [1, 1]), Plain(), 4, stop=9).batch(0).target is None

@@ -136,3 +136,16 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(MedfmError, match="cannot be written"):
         write_corpus("ecg", 1, tmp_path / "file" / "s", fs=50, seconds=1)
+
+
+def test_truths_are_what_was_measured_and_p_waves_are_unknown_without_p_waves():
+    x, labels = ecg_arrays(150, seed=3, fs=100, seconds=5, truths=True)
+    plain, without = ecg_arrays(150, seed=3, fs=100, seconds=5)
+    np.testing.assert_array_equal(x, plain)
+    assert list(labels.columns[: without.shape[1]]) == list(without.columns)
+    np.testing.assert_allclose(labels["truth_qrs_ms"], labels["qrs_ms"], atol=1e-3)
+    sokolow = labels["truth_s_V1"] + labels[["truth_r_V5", "truth_r_V6"]].max(axis=1)
+    np.testing.assert_array_equal(sokolow >= 3.5, labels["truth_sokolow_mv"] >= 3.5)
+    fibrillating = labels["rhythm"].str.contains("af_persistent|flutter").to_numpy()
+    assert fibrillating.any() and labels.loc[fibrillating, "truth_pr_ms"].isna().all()
+    assert labels.loc[labels["av_block_1"] == 1, "truth_pr_ms"].min() > 200

@@ -17,6 +17,7 @@ from medfm.config.load import resolve_pretrain, resolve_saved
 from medfm.config.run import RunConfig
 from medfm.hub.bundle import load_bundle
 from medfm.types import ConfigError, MedfmError
+from medfm.workflows import callbacks
 from medfm.workflows.pretrain import pretrain
 
 TINY = [
@@ -248,15 +249,13 @@ def test_a_cooldown_branch_goes_on_from_its_trunk(tmp_path):
     )
     assert same(weights(branch.path), weights(whole.path))
     assert (trunk.path / "checkpoints" / "last.ckpt").read_bytes() == before
-    rates = [float(line.split(",")[2]) for line in (branch.path / "metrics.csv").read_text().splitlines()[1:]]
+    rates = [float(row["lr"]) for row in callbacks.read_metrics(branch.path / "metrics.csv")]
     assert len(rates) == 4 and rates == sorted(rates, reverse=True)
     with pytest.raises(ConfigError, match="no trunk"):
         pretrain(tiny(tmp_path / "bad", f"trainer.branch_from={trunk.path}"), progress=False)
 
 
 def test_accumulated_steps_resume_exactly(tmp_path, monkeypatch):
-    from medfm.workflows import callbacks
-
     whole = pretrain(tiny(tmp_path / "whole", "trainer.accumulate=2"), progress=False)
 
     def interrupt(self, trainer, module, outputs, batch, batch_idx):

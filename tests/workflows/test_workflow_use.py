@@ -32,7 +32,10 @@ def test_probe_scores_both_probes_beside_random_initialisation(
     )
     named = [(row["backbone"], row["probe"]) for row in results["rows"]]
     assert named[:2] == [(str(site[1]), "prototypes"), (str(site[1]), "logistic regression")]
-    assert named[2:] == [("classical features", "logistic regression")]
+    assert named[2:] == [
+        ("mean, variance, heart rate", "logistic regression"),
+        ("classical features", "logistic regression"),
+    ]
     for row in results["rows"]:
         b = row["random_initialisation"]  # where it is perfect there is no gap to close
         assert row["gap_closed"] == (None if b == 1 else pytest.approx((row["auroc"] - b) / (1 - b)))
@@ -42,7 +45,7 @@ def test_probe_scores_both_probes_beside_random_initialisation(
     assert results["rows"][1]["auroc"] > 0.8  # the rate of the waves is plain even to a random network
     assert json.loads((tmp_path / "probe.json").read_text())["rows"] == results["rows"]
     both = probe(site[0], str(site[1]), ["y", "partly"], folds=2, bootstrap=0, progress=False)
-    assert [r["target"] for r in both["by_target"]] == ["y", "partly"] * 3
+    assert [r["target"] for r in both["by_target"]] == ["y", "partly"] * 4
 
 
 def test_probe_of_all_models_takes_those_that_have_weights(site: tuple[Path, Path]) -> None:
