@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,6 +98,61 @@ def say_table(results: dict[str, Any]) -> None:
 
     lines(plain(results), "")
     typer.echo(RESEARCH_USE)
+
+
+def say_probe(results: dict[str, Any]) -> None:
+    """What was asked, one row of features a line, the targets below, and the verdicts in words."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(width=None if Console().is_terminal else 160)
+    target = results["targets"][0] if len(results["targets"]) == 1 else f"{len(results['targets'])} targets"
+    console.print(
+        f"{results['records']:,} records of {results['patients']:,} patients, {escape(target)}; "
+        f"{results['folds']} patient folds, {results['repeats']} repeat(s). AUROC within folds, 95 % intervals."
+    )
+    table = Table(box=None, pad_edge=False)
+    for name in ("features", "probe", "AUROC", "untrained", "difference", "gap closed", "AUPRC"):
+        table.add_column(name, no_wrap=name not in ("features", "probe"))
+    for row in results["rows"]:
+        table.add_row(
+            escape(row["backbone"]),
+            row["probe"],
+            f"{row['auroc']:.3f} ({_range(row['interval'], '.3f')})",
+            f"{row['random_initialisation']:.3f}",
+            f"{row['difference']:+.3f} ({_range(row['difference_interval'], '+.3f')})",
+            ""
+            if row["gap_closed"] is None
+            else f"{row['gap_closed']:.0%} ({_range(row['gap_interval'], '.0%')})",
+            f"{row['auprc']:.3f}",
+        )
+    console.print(table)
+    if by_target := results.get("by_target"):
+        chosen = [row for row in by_target if row["probe"] == "logistic regression"]
+        names = list(dict.fromkeys(row["backbone"] for row in chosen))
+        table = Table(
+            box=None, pad_edge=False, title="AUROC by target, logistic regression", title_justify="left"
+        )
+        table.add_column("target", no_wrap=True)
+        for name in names:
+            table.add_column(escape(name), justify="right")
+        table.add_column("untrained", justify="right")
+        for name in dict.fromkeys(row["target"] for row in chosen):
+            rows = {row["backbone"]: row for row in chosen if row["target"] == name}
+            untrained = next(iter(rows.values()))["random_initialisation"]
+            table.add_row(escape(name), *(f"{rows[n]['auroc']:.3f}" for n in names), f"{untrained:.3f}")
+        console.print()
+        console.print(table)
+    console.print()
+    for sentence in [*results["verdicts"], *results["notes"]]:
+        console.print(escape(sentence), soft_wrap=True)
+    console.print(RESEARCH_USE, style="dim")
+
+
+def _range(pair: Sequence[float | None], how: str) -> str:
+    low, high = pair
+    return "not estimated" if low is None or high is None else f"{low:{how}} to {high:{how}}"
 
 
 def _number(value: Any) -> str:

@@ -183,6 +183,12 @@ def probe(
     target: str = typer.Option(..., "--target", help="Column to predict; several with commas."),
     patient: str = PATIENT,
     folds: int = typer.Option(5, "--folds", min=2, help="Patient-level folds."),
+    repeats: int = typer.Option(
+        None,
+        "--repeats",
+        min=1,
+        help="Repeats of the folds. [default: 10 below 200 patients, 5 below 1,000, else 1]",
+    ),
     pool: str = typer.Option(
         "mean-std", "--pool", help="Features over tokens: mean, or mean-std (and deviation)."
     ),
@@ -191,7 +197,7 @@ def probe(
     as_json: bool = JSON,
 ) -> None:
     """Frozen embeddings, prototypes and logistic regression on patient folds: seconds, no training."""
-    from medfm.cli.output import course, say_json, say_table
+    from medfm.cli.output import course, say_json, say_probe
 
     if pool not in ("mean", "mean-std"):
         raise ConfigError(f"--pool {pool}: mean or mean-std.")
@@ -204,6 +210,7 @@ def probe(
             _columns(target) or [],
             patient=_patient(patient, "patient").get("patient", "patient_id"),
             folds=folds,
+            repeats=repeats or "auto",
             pool=pool,
             output=output,
             seed=seed,
@@ -211,7 +218,7 @@ def probe(
     if as_json:
         say_json(results)
     else:
-        say_table(results)
+        say_probe(results)
 
 
 @app.command(rich_help_panel="Use")

@@ -31,9 +31,7 @@ def truths_of(labels: pd.DataFrame) -> Truths | None:
             if high - low < 1e-6 * max(1.0, abs(middle)):
                 continue
             values = np.clip((values - middle) / ((high - low) / 2), -LIMIT, LIMIT)
-        elif name.startswith("cond_") or not len(known) or not np.isin(known, (0, 1)).all():
-            continue
-        elif not RARE <= known.mean() <= 1 - RARE:
+        elif not _criterion(name, known):
             continue
         names.append(name)
         columns.append(values)
@@ -41,3 +39,9 @@ def truths_of(labels: pd.DataFrame) -> Truths | None:
     if not any(not b for b in binary):
         return None
     return Truths(tuple(names), np.array(binary), np.stack(columns, 1).astype(np.float32))
+
+
+def _criterion(name: str, known: np.ndarray) -> bool:
+    """A binary column that is neither a switch nor too rare to learn."""
+    binary = len(known) > 0 and bool(np.isin(known, (0, 1)).all())
+    return binary and not name.startswith("cond_") and RARE <= known.mean() <= 1 - RARE

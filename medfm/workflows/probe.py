@@ -8,14 +8,14 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from medfm.backbones.base import Backbone, build
 from medfm.config.strategies import LinearProbeSettings
-from medfm.data.splits import patient_folds
+from medfm.data.splits import patient_folds, repeats_auto
 from medfm.evaluation.classical import FeatureSet, signal_features
 from medfm.evaluation.protocol import evaluate_folds, jsonable, paired_difference
 from medfm.finetuning.logistic import fit_logistic
@@ -48,7 +48,7 @@ def probe(
     task: str = "auto",
     patient: str | None = "patient_id",
     folds: int = 5,
-    repeats: int = 1,
+    repeats: int | Literal["auto"] = "auto",
     inner_folds: int = 3,
     pool: str = "mean-std",
     bootstrap: int = 1000,
@@ -62,6 +62,7 @@ def probe(
     """Score ``backbone`` (a REF, or ``all``: every model of the catalogue and the local hub that has its
     weights).
 
+    ``repeats``: of the folds; ``auto`` is 10 below 200 patients, 5 below 1,000, else 1.
     The last rows are logistic regressions without any network: on mean, variance and heart rate, and on
     classical features (intervals and spectra). Each repeat draws other folds and another random
     initialisation, so that one lucky or unlucky draw of untrained weights does not decide the comparison.
@@ -82,6 +83,8 @@ def probe(
             labels, modality, store=Path(store) if store else None, jobs=jobs, log=LOG, show=progress
         )
         facts = _facts(cohort)
+        count = repeats_auto(facts["patients"]) if repeats == "auto" else repeats
+        facts |= {"folds": folds, "repeats": count}
         tests = [
             patient_folds(
                 cohort.y,
@@ -92,7 +95,7 @@ def probe(
                 targets=cohort.task.classes,
                 strict=not r,
             )
-            for r in range(repeats)
+            for r in range(count)
         ]
         scores: dict[str, dict[str, np.ndarray]] = {}
         began = time.monotonic()

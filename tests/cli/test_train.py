@@ -17,6 +17,35 @@ def medfm(line: str) -> int:
     return main(line.split())
 
 
+def probed(backbone, **more):
+    return {
+        "backbone": backbone,
+        "probe": "logistic regression",
+        "auroc": 0.81234,
+        "interval": [0.7, 0.9],
+        "random_initialisation": 0.7,
+        "difference": 0.11234,
+        "difference_interval": [0.01, 0.2],
+        **more,
+    }
+
+
+PROBED = {
+    "records": 1200,
+    "patients": 1100,
+    "targets": ["a", "[b]"],
+    "folds": 5,
+    "repeats": 1,
+    "rows": [
+        probed("net-sim", gap_closed=0.374, gap_interval=[0.1, None], auprc=0.5),
+        probed("classical features", gap_closed=None, gap_interval=[None, None], auprc=0.4),
+    ],
+    "by_target": [probed(n, target=t) for n in ("net-sim", "classical features") for t in ("a", "[b]")],
+    "verdicts": ["net-sim ranks better than random initialisation on these 1100 patients."],
+    "notes": ["No patient column was given."],
+}
+
+
 @pytest.fixture
 def workflow(monkeypatch, tmp_path):
     """Stand-ins that keep what they were called with, talk like a library, and return a run."""
@@ -38,7 +67,7 @@ def workflow(monkeypatch, tmp_path):
     def other(*args, **kwargs):
         calls.append((args, kwargs))
         print("a library prints")
-        return {"a": {"auroc": 0.81234, "rows": [{"x": 1.0}]}} if "folds" in kwargs else Path(args[2])
+        return PROBED if "folds" in kwargs else Path(args[2])
 
     for name in ("pretrain", "finetune"):
         monkeypatch.setitem(sys.modules, f"medfm.workflows.{name}", SimpleNamespace(**{name: run}))
@@ -147,15 +176,31 @@ def test_probe_embed_predict(workflow, capsys):
         )
         == 0
     )
-    assert json.loads(capsys.readouterr().out)["a"]["auroc"] == 0.81234
-    assert medfm("probe t.csv --backbone all --target a") == 0
-    assert "auroc  0.8123" in capsys.readouterr().out
+    assert json.loads(capsys.readouterr().out)["rows"][0]["auroc"] == 0.81234
+    assert medfm("probe t.csv --backbone all --target a --repeats 4") == 0
+    out = capsys.readouterr().out
+    for words in (
+        "1,200 records of 1,100 patients, 2 targets; 5 patient folds, 1 repeat(s)",
+        "0.812 (0.700 to 0.900)  0.700      +0.112 (+0.010 to +0.200)  37% (not estimated)",
+        "\n[b]",
+        "net-sim ranks better",
+        "No patient column was given.",
+        "Research use only",
+    ):
+        assert words in out
     assert medfm("embed waves --backbone b --output z.csv") == 0
     assert medfm("predict waves --model run --output p.csv --json") == 0
     assert json.loads(capsys.readouterr().out.split("\n", 2)[2])["output"] == "p.csv"
     assert workflow[0][0] == ("t.csv", "all", ["a", "b"])
-    assert workflow[0][1] == {"patient": None, "folds": 3, "pool": "mean-std", "output": None, "seed": 0}
-    assert workflow[1][1]["patient"] == "patient_id"
+    assert workflow[0][1] == {
+        "patient": None,
+        "folds": 3,
+        "repeats": "auto",
+        "pool": "mean-std",
+        "output": None,
+        "seed": 0,
+    }
+    assert workflow[1][1]["patient"] == "patient_id" and workflow[1][1]["repeats"] == 4
     assert medfm("probe t.csv --backbone b --target a --pool median") == 2
     assert workflow[2] == (("waves", "b", "z.csv"), {"patient": None})
     assert workflow[3][0] == ("waves", "run", "p.csv")

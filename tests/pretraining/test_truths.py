@@ -95,7 +95,7 @@ def test_truths_are_read_from_the_share_of_tokens_that_was_asked():
 
 
 def test_without_a_simulated_record_it_is_refused_by_name():
-    with pytest.raises(ConfigError, match="method.truths"):
+    with pytest.raises(ConfigError, match="no record here is simulated"):
         method(None)
 
 
