@@ -22,7 +22,7 @@ from medfm.finetuning.logistic import fit_logistic
 from medfm.finetuning.prototypes import Prototypes
 from medfm.finetuning.records import embeddings
 from medfm.finetuning.task import Task
-from medfm.hub.bundle import load_bundle
+from medfm.hub.bundle import Bundle, load_bundle
 from medfm.hub.resolve import resolve
 from medfm.types import RESEARCH_USE, MedfmError
 from medfm.workflows.cohort import Cohort, open_cohort, read_labels
@@ -97,18 +97,9 @@ def probe(
             )
             for r in range(count)
         ]
-        scores: dict[str, dict[str, np.ndarray]] = {}
-        began = time.monotonic()
-        z = _embed(bundle.build(), cohort, modality, pool, batch_size, f"{ref} ({PRETRAINED})", progress)
-        scores[PRETRAINED] = _out_of_fold(z, cohort, tests, inner_folds, seed)
-        seconds = round(time.monotonic() - began, 2)
-        each = []
-        for repeat, parts in enumerate(tests):
-            torch.manual_seed(seed + repeat)
-            network = build(bundle.config["backbone"]).eval()
-            z = _embed(network, cohort, modality, pool, batch_size, f"{ref} ({RANDOM})", progress)
-            each.append(_out_of_fold(z, cohort, [parts], inner_folds, seed + repeat))
-        scores[RANDOM] = {kind: np.concatenate([part[kind] for part in each]) for kind in PROBES}
+        scores, seconds = _scores(
+            ref, bundle, cohort, modality, tests, pool, batch_size, inner_folds, seed, progress
+        )
         rows += [_row(ref, kind, scores, cohort, tests, bootstrap, seed, seconds) for kind in PROBES]
         if ref == refs[0]:
             without = _without_network(scores, cohort, modality, tests, inner_folds, bootstrap, seed)
@@ -124,6 +115,34 @@ def probe(
             text = json.dumps(jsonable({"research_use": RESEARCH_USE, **results}), indent=1)
             target_file.write_text(text + "\n", encoding="utf-8")
     return results
+
+
+def _scores(
+    ref: str,
+    bundle: Bundle,
+    cohort: Cohort,
+    modality: Any,
+    tests: list[list[np.ndarray]],
+    pool: str,
+    batch_size: int,
+    inner_folds: int,
+    seed: int,
+    show: bool,
+) -> tuple[dict[str, dict[str, np.ndarray]], float]:
+    """Out-of-fold scores by probe of the pretrained network and, each repeat another draw, of untrained ones; and
+    the seconds that the pretrained one took."""
+    began = time.monotonic()
+    z = _embed(bundle.build(), cohort, modality, pool, batch_size, f"{ref} ({PRETRAINED})", show)
+    pretrained = _out_of_fold(z, cohort, tests, inner_folds, seed)
+    seconds = round(time.monotonic() - began, 2)
+    each = []
+    for repeat, parts in enumerate(tests):
+        torch.manual_seed(seed + repeat)
+        network = build(bundle.config["backbone"]).eval()
+        z = _embed(network, cohort, modality, pool, batch_size, f"{ref} ({RANDOM})", show)
+        each.append(_out_of_fold(z, cohort, [parts], inner_folds, seed + repeat))
+    untrained = {kind: np.concatenate([part[kind] for part in each]) for kind in PROBES}
+    return {PRETRAINED: pretrained, RANDOM: untrained}, seconds
 
 
 def _without_network(
