@@ -110,33 +110,32 @@ class SignalStore:
         """
         rows = np.asarray(rows)
         if self._map is None:
+            # A plain view: slicing a np.memmap makes a new np.memmap each time, which costs more than the copy.
             self._map = (
-                np.memmap(self.path / "signals.i16", dtype=np.int16, mode="r")
+                np.memmap(self.path / "signals.i16", dtype=np.int16, mode="r").view(np.ndarray)
                 if self.nbytes
                 else np.empty(0, np.int16)
             )
         lengths = self.lengths[rows]
         length = int(lengths.max()) if length is None else length
         starts = np.zeros(len(rows), np.int64) if starts is None else np.asarray(starts)
-        channels = len(self.channels)
-        whole = bool(np.all(starts + length <= lengths))
-        raw = (
-            np.empty((len(rows), channels, length), np.int16)
-            if whole
-            else np.full((len(rows), channels, length), NAN)
-        )
-        for b, (row, start, full) in enumerate(zip(rows.tolist(), starts.tolist(), lengths.tolist())):
-            offset = int(self.offsets[row])
-            record = self._map[offset : offset + channels * full].reshape(channels, full)
-            take = record[:, start : start + length]
-            raw[b, :, : take.shape[1]] = take
-        x = raw.astype(np.float32)
-        x *= self.gains[rows][:, :, None]
         present = self.present[rows]
+        channels = len(self.channels)
+        x = np.empty((len(rows), channels, length), np.float32)
         # Comparing every sample costs as much as reading it; most records have neither gaps nor absent leads.
-        if not whole or self.gaps[rows].any() or not present.all():
-            x[raw == NAN] = np.nan
-        return x, present.copy()
+        missing = (self.gaps[rows] | ~present.all(axis=1)).tolist()
+        place = zip(self.offsets[rows].tolist(), starts.tolist(), lengths.tolist())
+        for b, (offset, start, full) in enumerate(place):
+            record = self._map[offset : offset + channels * full].reshape(channels, full)
+            codes = record[:, start : start + length]
+            held = codes.shape[1]
+            x[b, :, :held] = codes
+            if missing[b]:
+                x[b, :, :held][codes == NAN] = np.nan
+            if held < length:
+                x[b, :, held:] = np.nan
+        x *= self.gains[rows][:, :, None]
+        return x, present
 
 
 def encode(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
