@@ -188,8 +188,8 @@ def build(
             raise
     except OSError as error:
         raise MedfmError(
-            f"the ingest store at {root} cannot be written ({error.strerror or error}). Free space there, or choose "
-            "another folder with data.store=PATH."
+            f"the ingest store at {root} cannot be written ({error.strerror or error}). Make room or give the "
+            "right to write there, or choose another folder: data.store=PATH, or MEDFM_HOME=PATH in the environment."
         ) from error
     shutil.rmtree(parts, ignore_errors=True)
     return SignalStore.open(final)
@@ -288,6 +288,17 @@ def _write_part(index: int, make: Callable[[int], Chunk], parts: Path) -> int:
 def _publish(parts: Path, final: Path, chunks: int, text: str, fs: float, channels: Sequence[str]) -> None:
     staging = final.with_name(f"{final.name}.{os.getpid()}.tmp")
     staging.mkdir()
+    try:
+        _merge(parts, staging, chunks, text, fs, channels)
+        staging.rename(final)
+    except OSError:
+        shutil.rmtree(staging, ignore_errors=True)  # a full disk stays no fuller than it was
+        if not (final / "store.json").is_file():  # otherwise another process was first, with the same bytes
+            raise
+
+
+def _merge(parts: Path, staging: Path, chunks: int, text: str, fs: float, channels: Sequence[str]) -> None:
+    """All parts, in order, as one store in ``staging``."""
     index: dict[str, list[np.ndarray]] = {k: [] for k in ("row", "length", "gain", "present", "gaps")}
     failed: list[list[Any]] = []
     with (staging / "signals.i16").open("wb") as out:
@@ -310,12 +321,6 @@ def _publish(parts: Path, final: Path, chunks: int, text: str, fs: float, channe
     np.savez(staging / "index.npz", **merged)  # type: ignore[arg-type]
     meta = {"fs": fs, "channels": list(channels), "failed": failed, "inputs": json.loads(text)}
     (staging / "store.json").write_text(json.dumps(meta), encoding="utf-8")
-    try:
-        staging.rename(final)
-    except OSError:
-        shutil.rmtree(staging, ignore_errors=True)
-        if not (final / "store.json").is_file():
-            raise
 
 
 def _fingerprint(files: Sequence[str]) -> str:
@@ -335,6 +340,7 @@ def _fingerprint(files: Sequence[str]) -> str:
                 stat = candidate.stat()
             except OSError:
                 continue
-            digest.update(f"{candidate}\x1f{stat.st_size}\x1f{stat.st_mtime_ns}\n".encode())
+            may = os.access(candidate, os.R_OK)  # a file whose rights were mended is read anew
+            digest.update(f"{candidate}\x1f{stat.st_size}\x1f{stat.st_mtime_ns}\x1f{may}\n".encode())
         digest.update(f"{name}\n".encode())
     return digest.hexdigest()
