@@ -15,6 +15,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from medfm.backbones.base import Backbone
 from medfm.config.base import Settings
@@ -113,7 +114,7 @@ class Method(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW; decay on the weights of Linear and Conv layers alone."""
-        kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+        kinds = (nn.Linear, _ConvNd)
         weights = {id(m.weight) for m in self.modules() if isinstance(m, kinds)}
         trained = [p for p in self.parameters() if p.requires_grad]
         groups = [

@@ -36,6 +36,7 @@ OWNERS = {
     "wfdb": {"formats"},
     "pydicom": {"formats"},
     "nibabel": {"formats"},
+    "gdcm": {"formats"},
     "h5py": {"formats"},
     "pyedflib": {"formats"},
     "sierraecg": {"formats"},

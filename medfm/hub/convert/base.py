@@ -23,16 +23,17 @@ class ConvertedBackbone:
     notes: list[str] = field(default_factory=list)
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path, allow: tuple[type, ...] = ()) -> dict[str, Any]:
     """The mapping that a PyTorch file holds. Tensors and plain values only: a file that wants to run code is
-    refused.
+    refused. ``allow``: further types that an official file holds and that cannot run code either.
 
     Raises :class:`ReadError` when it cannot be read that way.
     """
     import torch
 
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(list(allow)):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ReadError(f"{path}: no such file.") from error
     except Exception as error:  # torch raises many kinds: broken archive, foreign format, forbidden object
