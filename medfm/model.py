@@ -20,7 +20,7 @@ from medfm.hub.bundle import Bundle, load_bundle
 from medfm.hub.resolve import resolve
 from medfm.types import RESEARCH_USE, Features, MedfmError, Sample
 from medfm.workflows.embedding import windows
-from medfm.workflows.gather import Item, gather
+from medfm.workflows.gather import Item, gather, set_aside
 from medfm.workflows.predict import load_finetuned
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Model:
         z = np.full((len(items), *found.z.shape[1:]), np.nan, np.float32)
         z[found.kept] = found.z
         for name, reason in found.failed:
-            LOG.warning("set aside %s: %s", name, reason)
+            LOG.warning("set aside: %s", set_aside(name, reason))
         return z
 
     def embed_records(

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -60,3 +62,20 @@ def store() -> Path:
 def hub() -> Path:
     """The local hub: a folder store of bundles."""
     return home() / "hub"
+
+
+@contextmanager
+def written_whole(target: Path) -> Iterator[Path]:
+    """A path beside ``target`` to write to, which takes its place when the block ends well: a full disk, Ctrl-C or a kill
+    leaves the old file or none, never half of one. Folders on the way are made."""
+    part = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        part.replace(target)
+    except OSError as error:
+        if error.filename == str(part):  # a person knows the name that they gave
+            error.filename = str(target)
+        raise
+    finally:
+        part.unlink(missing_ok=True)

@@ -136,7 +136,7 @@ def test_bad_files_are_set_aside_with_their_reasons_and_keep_their_place(model, 
     with pytest.raises(MedfmError, match=r"none of the 1 record\(s\).*gone"):
         model.embed(folder / "gone.hea")
     (folder / "empty").mkdir()
-    with pytest.raises(MedfmError, match="no recordings in this folder"):
+    with pytest.raises(MedfmError, match="no record below this folder"):
         model.embed(folder / "empty")
 
 

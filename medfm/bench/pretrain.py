@@ -6,29 +6,25 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from medfm.backbones.base import build
 from medfm.bench import ecg_jepa_reference as reference
+from medfm.bench.load import LEADS, noise_batches, samples_per_s
+from medfm.bench.timers import interleave
 from medfm.bench.xray import bench_xray
 from medfm.config.backbones import VIT_SIZES
 from medfm.config.methods import ECGJEPASettings
 from medfm.config.run import OptimSettings
-from medfm.data.loader import Mixture, SignalBatches
-from medfm.data.store import CHUNK, Chunk
-from medfm.data.store import build as build_store
-from medfm.modalities.ecg import ECG
 from medfm.pretraining.ecg_jepa import ECGJEPA
 from medfm.types import Batch, ConfigError
 
-LEADS, SAMPLES, PATCH, STEPS = 12, 5000, 25, 1000
+SAMPLES, PATCH, STEPS = 5000, 25, 1000
 
 
 @dataclass
@@ -104,13 +100,13 @@ def bench_pretrain(
     torch.set_num_threads(threads)
     try:
         pair = make_pair(*VIT_SIZES[size], batch=batch)
-        times = _interleave(pair.ours, pair.theirs, pairs)
+        costs = interleave({"ours": pair.ours, "reference": pair.theirs}, pairs)
         with tempfile.TemporaryDirectory() as folder:
-            loader = _samples_per_s(load or noise_batches(Path(folder), batch).batch)
+            loader = samples_per_s(load or noise_batches(Path(folder), batch).batch)
     finally:
         torch.set_num_threads(before)
-    ours, theirs = (statistics.median(t[side] for t in times) for side in ("ours", "reference"))
-    ratios = [t["ours"] / t["reference"] for t in times]
+    ours, theirs = (statistics.median(cost.cpu for cost in side) for side in costs.values())
+    ratios = [own.cpu / plain.cpu for own, plain in zip(*costs.values())]
     return {
         "modality": modality,
         "method": "ecg_jepa",
@@ -124,50 +120,6 @@ def bench_pretrain(
         "reference_s": theirs,
         "ratio": statistics.median(ratios),
         "ratios": ratios,
-        "step_samples_per_s": batch / statistics.median(t["wall"] for t in times),
+        "step_samples_per_s": batch / statistics.median(cost.wall for cost in costs["ours"]),
         "loader_samples_per_s": loader,
     }
-
-
-def _interleave(ours: Callable[[], Any], theirs: Callable[[], Any], pairs: int) -> list[dict[str, float]]:
-    """CPU seconds of both and wall seconds of ours, turn by turn and with the order swapped every other time,
-    so that a noisy neighbour or a warming clock favours neither.
-    """
-    ours(), theirs()
-    times = []
-    for index in range(pairs):
-        row: dict[str, float] = {}
-        for name in ("ours", "reference") if index % 2 == 0 else ("reference", "ours"):
-            wall, start = time.perf_counter(), time.process_time()
-            (ours if name == "ours" else theirs)()
-            row[name] = time.process_time() - start
-            if name == "ours":
-                row["wall"] = time.perf_counter() - wall
-        times.append(row)
-    return times
-
-
-def noise_batches(folder: Path, batch: int, records: int = 128) -> SignalBatches:
-    """Training batches, normalised, from a memory-mapped store of 10 s records that is made in ``folder``."""
-    modality = ECG(normalise="dataset", mean=[0.0] * LEADS, std=[0.2] * LEADS)
-
-    def chunk(index: int) -> Chunk:
-        rows = range(index * CHUNK, min((index + 1) * CHUNK, records))
-        rng = np.random.default_rng(index)
-        signals = [rng.normal(0, 0.2, (LEADS, SAMPLES)).astype(np.float32) for _ in rows]
-        return Chunk(signals, list(rows), [])
-
-    store = build_store(
-        {"noise": records}, -(-records // CHUNK), chunk, fs=500.0, channels=modality.channels, root=folder
-    )
-    return SignalBatches(Mixture([store]), modality, batch, stop=1)
-
-
-def _samples_per_s(load: Callable[[int], Batch], seconds: float = 2.0) -> float:
-    """Samples per wall second of the loader alone, after one batch to warm up."""
-    load(0)
-    count, step, start = 0, 1, time.perf_counter()
-    while (passed := time.perf_counter() - start) < seconds:
-        count += len(load(step).x)
-        step += 1
-    return count / passed

@@ -18,6 +18,7 @@ SOURCE = typer.Argument(help="a folder, a record, or a table with a 'path' colum
 MODALITY = typer.Option("ecg", "--modality", help="what the records are")
 JOBS = typer.Option(1, "--jobs", help="parallel readers; -1 for all cores")
 AS_JSON = typer.Option(False, "--json", help="for scripts")
+OVERWRITE = typer.Option(False, "--overwrite", help="replace an output that exists")
 ALIAS = typer.Option(
     None, "--alias", help="CHANNEL=LEAD for channel names that say nothing, for instance ECG=II"
 )
@@ -31,11 +32,19 @@ def scan(
     jobs: int = JOBS,
     alias: list[str] | None = ALIAS,
     most: int = typer.Option(20, "--show", help="how many set-aside files to name"),
+    overwrite: bool = OVERWRITE,
     as_json: bool = AS_JSON,
 ) -> None:
-    """Read every record, say what was found and what was wrong with which file, and write the manifest."""
+    """Read every record, say what was found and what was wrong with which file, and write the manifest.
+
+    A manifest that exists may hold patients and labels by hand, and is kept without --overwrite.
+    """
+    target = output or Path("manifest.csv")
+    if output:
+        _new(output, overwrite)
+    keep = target.exists() and not overwrite
     result = _scan(source, modality, jobs, alias)
-    written = result.write_manifest(output or Path("manifest.csv")) if result.records else None
+    written = result.write_manifest(target) if result.records and not keep else None
     if as_json:
         _say_json(
             {
@@ -49,6 +58,10 @@ def scan(
         if written:
             typer.echo(f"manifest: {written} ({len(result.records)} records)")
             _next_step(result, written, modality)
+        elif keep and result.records:
+            typer.echo(
+                f"{target} exists already and was kept; --overwrite or --output FILE writes a new one."
+            )
     if not result.records:
         raise MedfmError(
             f"{source}: none of its {result.total} records could be read; the reasons are above."
@@ -89,6 +102,7 @@ def show(
 ) -> None:
     """Records as recorded and as prepared: ECGs on paper (25 mm/s, 10 mm/mV), radiographs side by side."""
     from medfm.data.scan import find_records, room_of
+    from medfm.paths import written_whole
 
     settings = {k: v for k, v in {"fs": fs, "highpass": highpass}.items() if v is not None}
     meaning = _modality(modality, alias, **settings)
@@ -108,7 +122,8 @@ def show(
     from medfm.modalities import ecg_paper, xray_sheet
 
     write: Any = ecg_paper.write if meaning.rank == 1 else xray_sheet.write
-    failed += [f"{record}: {reason}" for record, reason in write(records, meaning, output)]
+    with written_whole(output) as part:
+        failed += [f"{record}: {reason}" for record, reason in write(records, meaning, part)]
     for reason in failed:
         typer.echo(f"not drawn: {reason}", err=True)
     more = f" of {len(addresses)}" if len(addresses) > most else ""
@@ -183,6 +198,7 @@ def synthesize(
     size: int | None = typer.Option(
         None, "--size", help="height and width of radiographs, pixels; default 256"
     ),
+    overwrite: bool = OVERWRITE,
 ) -> None:
     """Simulated records as real files, with a table of labels: a site to try everything on."""
     from medfm.config.modalities import MODALITIES
@@ -194,7 +210,7 @@ def synthesize(
     from medfm.synthetic.corpus import write_corpus
 
     options: dict[str, Any] = {} if size is None else {"size": size}
-    table = write_corpus(modality, patients, output, seed=seed, format=fmt, **options)
+    table = write_corpus(modality, patients, output, seed=seed, format=fmt, overwrite=overwrite, **options)
     typer.echo(f"{table}: {patients} simulated patients")
     typer.echo(f"next: medfm data scan {table}")
     typer.echo(RESEARCH_USE)
@@ -210,10 +226,13 @@ def split(
         None, "--target", help="0/1 columns to stratify by, separated by commas"
     ),
     seed: int = typer.Option(0, "--seed"),
+    overwrite: bool = OVERWRITE,
 ) -> None:
     """Assign patients, never records, to train, val and test."""
-    from medfm.data.manifest import Manifest, read_table
+    from medfm.data.manifest import Manifest
     from medfm.data.splits import split_patients
+    from medfm.data.tables import read_table
+    from medfm.paths import written_whole
 
     try:
         shares = [float(part) for part in fractions.split(",")]
@@ -225,8 +244,10 @@ def split(
         raise ConfigError(
             f"--fractions {fractions}: give two or three positive numbers, for instance 0.8,0.2."
         )
+    _new(output, overwrite)
     frame = read_table(table)
-    manifest = Manifest.from_frame(frame, root=table.parent.resolve(), patient=patient, source=str(table))
+    column = None if patient.lower() == "none" else patient
+    manifest = Manifest.from_frame(frame, root=table.parent.resolve(), patient=column, source=str(table))
     y = None
     if target:
         columns = [c.strip() for c in target.split(",")]
@@ -241,9 +262,14 @@ def split(
         people = len({manifest.patients[r] for r in rows})
         typer.echo(f"{name:6} {len(rows)} records, {people} patients")
     frame["path"] = [_moved(p, output.resolve().parent) for p in manifest.paths]
-    output.parent.mkdir(parents=True, exist_ok=True)
-    frame.to_csv(output, index=False)
+    with written_whole(output) as part:
+        frame.to_csv(part, index=False)
     typer.echo(f"{output}")
+
+
+def _new(output: Path, overwrite: bool) -> None:
+    if output.exists() and not overwrite:
+        raise ConfigError(f"--output {output} exists already; choose another name, or use --overwrite.")
 
 
 def _modality(name: str, alias: list[str] | None, **settings: Any) -> Any:

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from medfm.types import ConfigError, MedfmError
@@ -46,6 +48,12 @@ def explain(error: BaseException, command: str = "") -> Answer:
     )
 
 
+def _locked(path: Path) -> bool:
+    """A file that is there, or lies behind a folder that may not be entered, and may not be read."""
+    there = os.access(path, os.F_OK) or not os.access(path.parent, os.X_OK)
+    return there and not os.access(path, os.R_OK)
+
+
 def _chain(error: BaseException, context: bool) -> Iterator[BaseException]:
     """The error and what it was raised from (with ``context``, also what was being handled then)."""
     seen: set[int] = set()
@@ -73,6 +81,8 @@ def _machine(error: BaseException) -> str | None:
         )
     if getattr(error, "errno", None) in (errno.EACCES, errno.EROFS, errno.EPERM):
         reason = getattr(error, "strerror", None) or "no permission"
+        if named and _locked(Path(named)):
+            return f"{named}: {reason}. It may not be read by this user; change its permissions."
         return f"{named or 'a file'}: {reason}. Choose a place that you may write to: --output DIR."
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return (

@@ -27,6 +27,7 @@ NAME = typer.Option(None, "--name", help="Name in the local hub.")
 SEED = typer.Option(None, "--seed", help="Random seed (0).")
 RESUME = typer.Option(False, "--resume", help="Go on from the last checkpoint of the run folder.")
 OVERWRITE = typer.Option(False, "--overwrite", help="Replace an existing run folder.")
+REPLACE = typer.Option(False, "--overwrite", help="Replace an existing output file.")
 PRINT = typer.Option(False, "--print-config", help="Print the resolved configuration and stop.")
 JSON = typer.Option(False, "--json", help="Results as JSON on standard output.")
 QUIET = typer.Option(False, "--quiet", "-q", help="No progress.")
@@ -127,7 +128,6 @@ def finetune(
     seed: int = SEED,
     output: str = OUTPUT,
     name: str = NAME,
-    devices: str = DEVICES,
     precision: str = PRECISION,
     resume: bool = RESUME,
     overwrite: bool = OVERWRITE,
@@ -144,6 +144,8 @@ def finetune(
     words = list(overrides or ())
     if table is not None and is_override(table):
         table, words = None, [table, *words]  # type: ignore[assignment]
+    if resume and output and not table and not config:
+        config = output  # the run folder knows the rest
     flags = _given(
         {
             "finetune.table": table,
@@ -157,7 +159,6 @@ def finetune(
             "seed": seed,
             "output.dir": output,
             "name": name,
-            "trainer.devices": _count(devices),
             "trainer.precision": precision,
         }
     )
@@ -194,6 +195,7 @@ def probe(
     ),
     seed: int = typer.Option(0, "--seed"),
     output: str = typer.Option(None, "--output", "-o", help="Also write the results to this JSON file."),
+    overwrite: bool = REPLACE,
     as_json: bool = JSON,
 ) -> None:
     """Frozen embeddings, prototypes and logistic regression on patient folds: seconds, no training."""
@@ -213,6 +215,7 @@ def probe(
             repeats=repeats or "auto",
             pool=pool,
             output=output,
+            overwrite=overwrite,
             seed=seed,
         )
     if as_json:
@@ -227,6 +230,7 @@ def embed(
     backbone: str = typer.Option(..., "--backbone", help="REF."),
     output: str = typer.Option(..., "--output", "-o", help="FILE.parquet, .csv or .npz."),
     patient: str = PATIENT,
+    overwrite: bool = REPLACE,
     as_json: bool = JSON,
 ) -> None:
     """Embeddings of files, a folder or a table: one row a record."""
@@ -236,7 +240,7 @@ def embed(
     with course():
         from medfm.workflows.embed import embed as workflow
 
-        written = workflow(source, backbone, output, patient=column)
+        written = workflow(source, backbone, output, patient=column, overwrite=overwrite)
     _say_written(written or output, as_json)
 
 
@@ -245,15 +249,18 @@ def predict(
     source: str = SOURCE,
     model: str = typer.Option(..., "--model", help="A fine-tuned run, its bundle, or a REF."),
     output: str = typer.Option(..., "--output", "-o", help="FILE.csv."),
+    patient: str = PATIENT,
+    overwrite: bool = REPLACE,
     as_json: bool = JSON,
 ) -> None:
     """Predictions of a fine-tuned run: one row a record."""
     from medfm.cli.output import course
 
+    column = _patient(patient, "patient").get("patient")
     with course():
         from medfm.workflows.predict import predict as workflow
 
-        written = workflow(source, model, output)
+        written = workflow(source, model, output, patient=column, overwrite=overwrite)
     _say_written(written or output, as_json)
 
 

@@ -39,6 +39,7 @@ def resolve_pretrain(
     """
     problems: list[str] = []
     file, label = _read_config(config)
+    _of_kind(file, RunConfig, label)
     modality = modality or _name(file.get("modality"))
     if modality is None:
         raise ConfigError(
@@ -78,6 +79,7 @@ def resolve_finetune(
     """
     flags = dict(flags or {})
     file, label = _read_config(config)
+    _of_kind(file, FinetuneConfig, label)
     layers = Layers(FinetuneConfig)
     stated = file.get("finetune")
     task = (
@@ -101,7 +103,7 @@ def resolve_finetune(
 def resolve_saved(path: str | Path, kind: type[C]) -> C:
     """A run's own ``config.yaml``, with no recipe below it; :class:`ConfigError` lists what is wrong."""
     layers = Layers(kind)
-    layers.add(yaml12.read(path), str(path))
+    layers.add(_of_kind(yaml12.read(path), kind, str(path)), str(path))
     return _finish(kind, layers, [])
 
 
@@ -184,6 +186,15 @@ def _read_config(config: str | Path | Mapping[str, Any] | None) -> tuple[dict[st
     if path.is_dir():
         path = path / "config.yaml"
     return yaml12.read(path), str(path)
+
+
+def _of_kind(data: dict[str, Any], kind: type[Settings], label: str) -> dict[str, Any]:
+    """``data``, unless it is the other command's: that is one mistake, not a list of unknown settings."""
+    commands = {RunConfig: "pretrain", FinetuneConfig: "finetune"}
+    written = FinetuneConfig if "finetune" in data else RunConfig if "method" in data else kind
+    if written is not kind:
+        raise ConfigError(f"{label} is of medfm {commands[written]}, not of medfm {commands[kind]}.")
+    return data
 
 
 def _name(block: Any) -> str | None:

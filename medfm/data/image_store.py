@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from medfm.data.manifest import Manifest
-from medfm.data.store import CHUNK, Chunk, SignalStore, _fingerprint, build
+from medfm.data.store import CHUNK, Chunk, SignalStore, fingerprint, build
 from medfm.types import MedfmError
 
 
@@ -115,7 +115,7 @@ def ingest_images(
 
     Raises :class:`MedfmError` when nothing at all could be read, with the first reason.
     """
-    inputs = {"sources": _fingerprint(manifest.paths), "settings": modality.ingest_settings()}
+    inputs = {"sources": fingerprint(manifest.paths), "settings": modality.ingest_settings()}
     store = build_images(
         inputs,
         -(-len(manifest) // CHUNK),

@@ -4,6 +4,7 @@ and the number of workers changes nothing."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,10 +43,12 @@ class Mixture:
         """Store and row of samples ``first .. first + count`` of the seeded endless sequence."""
         assert self.subsets is not None
         if len(self.stores) == 1:
-            rows, n = [], len(self.subsets[0])
-            for position in range(first, first + count):
-                rows.append(self._order(seed, position // n)[position % n])
-            return np.zeros(count, np.int64), np.array(rows)
+            n = len(self.subsets[0])
+            epochs, places = np.divmod(np.arange(first, first + count), n)
+            drawn = [
+                self._order(seed, e)[places[epochs == e]] for e in range(first // n, int(epochs[-1]) + 1)
+            ]
+            return np.zeros(count, np.int64), np.concatenate(drawn)
         rng = np.random.default_rng((seed, 7, first))
         which = rng.choice(len(self.stores), size=count, p=self.shares)
         uniform = rng.random(count)
@@ -101,26 +104,46 @@ class SignalBatches(IterableDataset[Batch]):
         first = (step * self.world + self.rank) * self.batch_size
         which, rows = self.mixture.draw(self.seed, first, self.batch_size)
         rng = np.random.default_rng((self.seed, 11, step, self.rank))
-        length = self.modality.size[0]
-        channels = len(self.modality.channels)
-        x = np.empty((self.batch_size, channels, length), np.float32)
-        present = np.empty((self.batch_size, channels), bool)
-        offset = rng.random(self.batch_size)
-        for index in np.unique(which):
-            store = self.mixture.stores[index]
-            at = np.flatnonzero(which == index)
-            room = np.maximum(store.lengths[rows[at]] - length, 0)
-            starts = (offset[at] * (room + 1)).astype(np.int64)
-            x[at], present[at] = store.read(rows[at], starts, length)
-        if self.augment:
-            x, present = self.modality.augment_batch(x, present, rng, self.augment)
-        x = self.modality.normalise(x, present)
+        with _rows_unbuffered():
+            x, present = self._read(which, rows, rng.random(self.batch_size))
+            if self.augment:
+                x, present = self.modality.augment_batch(x, present, rng, self.augment)
+            x = self.modality.normalise(x, present, copy=False)
         target = self.mixture.target(which, rows)
         return Batch(
             x=torch.from_numpy(np.ascontiguousarray(x, np.float32)),
             present=torch.from_numpy(present),
             target=None if target is None else torch.from_numpy(target),
         )
+
+    def _read(self, which: np.ndarray, rows: np.ndarray, offset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Windows ``x [B, C, T]`` in mV and ``present [B, C]``; ``offset`` in 0..1 places each in its record."""
+        length, channels = self.modality.size[0], len(self.modality.channels)
+        parts = []
+        for index, store in enumerate(self.mixture.stores):
+            at = np.flatnonzero(which == index)
+            room = np.maximum(store.lengths[rows[at]] - length, 0)
+            starts = (offset[at] * (room + 1)).astype(np.int64)
+            if len(at) == len(rows):
+                return store.read(rows, starts, length)
+            parts.append((at, store.read(rows[at], starts, length)))
+        x = np.empty((len(rows), channels, length), np.float32)
+        present = np.empty((len(rows), channels), bool)
+        for at, part in parts:
+            x[at], present[at] = part
+        return x, present
+
+
+@contextmanager
+def _rows_unbuffered() -> Iterator[None]:
+    """numpy copies rows shorter than half its buffer before it combines them with one number a lead, which takes
+    longer than the arithmetic (10 s at 250 Hz are such rows). A small buffer switches that off; results are the same.
+    """
+    before = np.setbufsize(1024)
+    try:
+        yield
+    finally:
+        np.setbufsize(before)
 
 
 def loader(batches: SignalBatches, workers: int = 0, pin_memory: bool = False) -> DataLoader[Batch]:

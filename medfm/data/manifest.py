@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,42 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from medfm.types import MedfmError
+from medfm.data.tables import read_table
+from medfm.types import ConfigError, MedfmError
 
 COLUMNS = ("record", "path", "patient", "site", "split")
-
-
-def read_table(path: str | Path) -> pd.DataFrame:
-    """CSV, TSV, Excel or Parquet as a data frame; a :class:`MedfmError` names what is wrong with the file."""
-    path = Path(path)
-    if not path.is_file():
-        raise MedfmError(
-            f"table not found: {path}. Give a CSV, TSV, Excel or Parquet file with a 'path' column."
-        )
-    suffix = path.suffix.lower()
-    try:
-        if suffix == ".parquet":
-            frame = pd.read_parquet(path)
-        elif suffix in (".xlsx", ".xls"):
-            frame = pd.read_excel(path)
-        elif suffix in (".csv", ".tsv", ".txt"):
-            frame = pd.read_csv(
-                path, sep="\t" if suffix == ".tsv" else None, engine="python", encoding="utf-8-sig"
-            )
-        else:
-            raise MedfmError(
-                f"{path}: {suffix or 'no suffix'} is not a table; use .csv, .tsv, .xlsx or .parquet."
-            )
-    except MedfmError:
-        raise
-    except Exception as error:
-        raise MedfmError(f"{path}: cannot be read as a table ({type(error).__name__}: {error}).") from error
-    frame.columns = [str(c).strip() for c in frame.columns]
-    if duplicated := sorted({c for c in frame.columns if list(frame.columns).count(c) > 1}):
-        raise MedfmError(f"{path}: columns stand twice: {', '.join(duplicated)}. Rename or drop one of each.")
-    if frame.empty:
-        raise MedfmError(f"{path}: the table has no rows.")
-    return frame
 
 
 def as_identifier(column: pd.Series) -> pd.Series:
@@ -117,18 +86,22 @@ class Manifest:
         where = source or "the table"
         if "path" not in frame:
             raise MedfmError(
-                f"{where}: no 'path' column. Columns found: {', '.join(map(str, frame.columns))}."
+                f"{where}: no 'path' column. Rename the column of file names to path, in the first line; columns found: "
+                f"{', '.join(map(str, frame.columns))}."
             )
         if frame["path"].isna().any():
             row = int(frame["path"].isna().idxmax()) + 2
-            raise MedfmError(f"{where}: line {row} has no path.")
+            raise MedfmError(f"{where}: line {row} has no path; fill it in or drop the row.")
         raw = frame["path"].astype(str)
         frame["path"] = [str(p if (p := Path(v)).is_absolute() or root is None else root / p) for v in raw]
         known = patient is not None
         if patient is not None:
             if patient not in frame:
-                raise MedfmError(
-                    f"{where}: no patient column {patient!r}. Name it with --patient COLUMN; if every record really is "
+                words = [str(c) for c in frame.columns if c != "path"]
+                near = difflib.get_close_matches(patient.lower(), [w.lower() for w in words], n=1, cutoff=0.6)
+                named = next((w for w in words if [w.lower()] == near), "COLUMN")
+                raise ConfigError(
+                    f"{where}: no patient column {patient!r}. Name it with --patient {named}; if every record really is "
                     "another patient, say so with --patient none (every result will be marked)."
                 )
             ids = as_identifier(frame[patient])
@@ -175,7 +148,11 @@ class Manifest:
                 )
         if self.frame["record"].duplicated().any():
             name = self.frame.loc[self.frame["record"].duplicated(), "record"].iloc[0]
-            raise MedfmError(f"{self.source or 'the table'}: record {name!r} stands twice.")
+            where = [str(i + 2) for i in np.flatnonzero(self.frame["record"] == name)]
+            raise MedfmError(
+                f"{self.source or 'the table'}: record {name!r} stands twice (lines {' and '.join(where[:2])}); drop one, "
+                "or give each a name of its own in a 'record' column."
+            )
         if files and not any(_exists(p) for p in self.paths):
             raise MedfmError(
                 f"{self.source or 'the table'}: none of its {len(self)} files exists (first: {self.paths[0]}). "

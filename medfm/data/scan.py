@@ -18,9 +18,11 @@ import numpy as np
 import pandas as pd
 
 from medfm import formats
-from medfm.data.manifest import Manifest, read_table
+from medfm.data.manifest import Manifest
 from medfm.data.scan_pictures import Picture, inspect_picture, summary
+from medfm.data.tables import is_table, read_table
 from medfm.formats import pictures
+from medfm.paths import written_whole
 from medfm.types import Finding, MedfmError
 
 Progress = Callable[[int, int], None]
@@ -108,8 +110,8 @@ class ScanResult:
         output = Path(output)
         if not self.records:
             raise MedfmError(f"{self.source}: no record could be read, so there is no manifest to write.")
-        output.parent.mkdir(parents=True, exist_ok=True)
-        self.frame(output.parent.resolve()).to_csv(output, index=False)
+        with written_whole(output) as part:
+            self.frame(output.parent.resolve()).to_csv(part, index=False)
         return output
 
     def describe(self) -> dict[str, Any]:
@@ -174,7 +176,7 @@ def find_records(folder: str | Path, room: Any = formats) -> tuple[list[str], li
     addresses: list[str] = []
     failed: list[tuple[str, str]] = []
     others: Counter[str] = Counter()
-    for file in _walk(folder):
+    for file in _walk(folder, failed):
         try:
             if not room.is_candidate(file):
                 others[file.suffix.lower() or "no suffix"] += 1
@@ -182,6 +184,8 @@ def find_records(folder: str | Path, room: Any = formats) -> tuple[list[str], li
             addresses += [str(a) for a in room.records(file)]
         except MedfmError as error:
             failed.append((str(file), str(error)))
+        except OSError as error:
+            failed.append((str(file), f"cannot be opened ({error.strerror}); change its permissions."))
     if not addresses and not failed:
         seen = ", ".join(f"{n} {suffix}" for suffix, n in others.most_common(5)) or "no file"
         readable = formats.READERS if room is formats else set(room.SUFFIXES.values())
@@ -192,8 +196,13 @@ def find_records(folder: str | Path, room: Any = formats) -> tuple[list[str], li
     return addresses, failed
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder):
+def _walk(folder: Path, failed: list[tuple[str, str]]) -> Iterator[Path]:
+    """Files below ``folder``, hidden ones left out; a folder that may not be entered joins ``failed``."""
+
+    def locked(error: OSError) -> None:
+        failed.append((str(error.filename), f"cannot be opened ({error.strerror}); change its permissions."))
+
+    for parent, folders, files in os.walk(folder, onerror=locked):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         for name in sorted(files):
             if not name.startswith("."):
@@ -238,19 +247,6 @@ def scan(source: str | Path, modality: Any, jobs: int = 1, progress: Progress | 
     return ScanResult(str(source), tuple(records), tuple(failed), table)
 
 
-def is_table(path: Path) -> bool:
-    """A table of records (it has a ``path`` column), as opposed to a CSV that holds a signal."""
-    if path.suffix.lower() not in (".csv", ".tsv", ".xlsx", ".xls", ".parquet"):
-        return False
-    if path.suffix.lower() in (".csv", ".tsv") and path.is_file():
-        with path.open(encoding="utf-8-sig", errors="replace") as file:
-            header = file.readline()
-        return "path" in [
-            c.strip().strip('"') for c in header.replace("\t", ",").replace(";", ",").split(",")
-        ]
-    return "path" in read_table(path).columns
-
-
 def _read_all(
     addresses: list[str], rates: Iterable[Any], modality: Any, jobs: int
 ) -> Iterator[Record | Picture | tuple[str, str]]:
@@ -274,7 +270,7 @@ def inspect(address: str, modality: Any, fs: Any = None) -> Record | Picture | t
     except MedfmError as error:
         reason = str(error)
         # A reason that opens with the path would say it twice in every list.
-        return address, reason.removeprefix(f"{address}: ")
+        return address, reason.removeprefix(f"{address}: ").removeprefix(f"{address} ")
     except Exception as error:
         return address, f"{type(error).__name__}: {error}"
     amplitude = {}

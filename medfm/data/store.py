@@ -110,33 +110,32 @@ class SignalStore:
         """
         rows = np.asarray(rows)
         if self._map is None:
+            # A plain view: slicing a np.memmap makes a new np.memmap each time, which costs more than the copy.
             self._map = (
-                np.memmap(self.path / "signals.i16", dtype=np.int16, mode="r")
+                np.memmap(self.path / "signals.i16", dtype=np.int16, mode="r").view(np.ndarray)
                 if self.nbytes
                 else np.empty(0, np.int16)
             )
         lengths = self.lengths[rows]
         length = int(lengths.max()) if length is None else length
         starts = np.zeros(len(rows), np.int64) if starts is None else np.asarray(starts)
-        channels = len(self.channels)
-        whole = bool(np.all(starts + length <= lengths))
-        raw = (
-            np.empty((len(rows), channels, length), np.int16)
-            if whole
-            else np.full((len(rows), channels, length), NAN)
-        )
-        for b, (row, start, full) in enumerate(zip(rows.tolist(), starts.tolist(), lengths.tolist())):
-            offset = int(self.offsets[row])
-            record = self._map[offset : offset + channels * full].reshape(channels, full)
-            take = record[:, start : start + length]
-            raw[b, :, : take.shape[1]] = take
-        x = raw.astype(np.float32)
-        x *= self.gains[rows][:, :, None]
         present = self.present[rows]
+        channels = len(self.channels)
+        x = np.empty((len(rows), channels, length), np.float32)
         # Comparing every sample costs as much as reading it; most records have neither gaps nor absent leads.
-        if not whole or self.gaps[rows].any() or not present.all():
-            x[raw == NAN] = np.nan
-        return x, present.copy()
+        missing = (self.gaps[rows] | ~present.all(axis=1)).tolist()
+        place = zip(self.offsets[rows].tolist(), starts.tolist(), lengths.tolist())
+        for b, (offset, start, full) in enumerate(place):
+            record = self._map[offset : offset + channels * full].reshape(channels, full)
+            codes = record[:, start : start + length]
+            held = codes.shape[1]
+            x[b, :, :held] = codes
+            if missing[b]:
+                x[b, :, :held][codes == NAN] = np.nan
+            if held < length:
+                x[b, :, held:] = np.nan
+        x *= self.gains[rows][:, :, None]
+        return x, present
 
 
 def encode(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -189,8 +188,8 @@ def build(
             raise
     except OSError as error:
         raise MedfmError(
-            f"the ingest store at {root} cannot be written ({error.strerror or error}). Free space there, or choose "
-            "another folder with data.store=PATH."
+            f"the ingest store at {root} cannot be written ({error.strerror or error}). Make room or give the "
+            "right to write there, or choose another folder: data.store=PATH, or MEDFM_HOME=PATH in the environment."
         ) from error
     shutil.rmtree(parts, ignore_errors=True)
     return SignalStore.open(final)
@@ -208,7 +207,7 @@ def ingest(
     Raises :class:`MedfmError` when nothing at all could be read, with the first reason.
     """
     inputs = {
-        "sources": _fingerprint(manifest.paths),
+        "sources": fingerprint(manifest.paths),
         "rates": manifest.rates,
         "settings": modality.ingest_settings(),
     }
@@ -289,6 +288,17 @@ def _write_part(index: int, make: Callable[[int], Chunk], parts: Path) -> int:
 def _publish(parts: Path, final: Path, chunks: int, text: str, fs: float, channels: Sequence[str]) -> None:
     staging = final.with_name(f"{final.name}.{os.getpid()}.tmp")
     staging.mkdir()
+    try:
+        _merge(parts, staging, chunks, text, fs, channels)
+        staging.rename(final)
+    except OSError:
+        shutil.rmtree(staging, ignore_errors=True)  # a full disk stays no fuller than it was
+        if not (final / "store.json").is_file():  # otherwise another process was first, with the same bytes
+            raise
+
+
+def _merge(parts: Path, staging: Path, chunks: int, text: str, fs: float, channels: Sequence[str]) -> None:
+    """All parts, in order, as one store in ``staging``."""
     index: dict[str, list[np.ndarray]] = {k: [] for k in ("row", "length", "gain", "present", "gaps")}
     failed: list[list[Any]] = []
     with (staging / "signals.i16").open("wb") as out:
@@ -311,15 +321,9 @@ def _publish(parts: Path, final: Path, chunks: int, text: str, fs: float, channe
     np.savez(staging / "index.npz", **merged)  # type: ignore[arg-type]
     meta = {"fs": fs, "channels": list(channels), "failed": failed, "inputs": json.loads(text)}
     (staging / "store.json").write_text(json.dumps(meta), encoding="utf-8")
-    try:
-        staging.rename(final)
-    except OSError:
-        shutil.rmtree(staging, ignore_errors=True)
-        if not (final / "store.json").is_file():
-            raise
 
 
-def _fingerprint(files: Sequence[str]) -> str:
+def fingerprint(files: Sequence[str]) -> str:
     """Names, sizes and modification times of the sources (WFDB: of the header and every file of that stem)."""
     digest = hashlib.sha256()
     for name in files:
@@ -336,6 +340,7 @@ def _fingerprint(files: Sequence[str]) -> str:
                 stat = candidate.stat()
             except OSError:
                 continue
-            digest.update(f"{candidate}\x1f{stat.st_size}\x1f{stat.st_mtime_ns}\n".encode())
+            may = os.access(candidate, os.R_OK)  # a file whose rights were mended is read anew
+            digest.update(f"{candidate}\x1f{stat.st_size}\x1f{stat.st_mtime_ns}\x1f{may}\n".encode())
         digest.update(f"{name}\n".encode())
     return digest.hexdigest()

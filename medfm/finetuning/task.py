@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from medfm.types import MedfmError
+from medfm.types import ConfigError, MedfmError
 
 Kind = Literal["binary", "multiclass", "multilabel"]
 YES = {"yes", "y", "true", "t", "1", "1.0", "positive", "pos", "present"}
@@ -89,7 +89,7 @@ def make_task(frame: pd.DataFrame, targets: Sequence[str], kind: str = "auto") -
     """
     targets = list(dict.fromkeys(t.strip() for t in targets if t.strip()))
     if not targets:
-        raise MedfmError("no target: name one with --target COLUMN (or several: COLUMN,COLUMN).")
+        raise ConfigError("no target: name one with --target COLUMN (or several: COLUMN,COLUMN).")
     columns = [_column(frame, t) for t in targets]
     if len(columns) > 1:
         if kind not in ("auto", "multilabel"):
@@ -138,10 +138,14 @@ def check_counts(task: Task, y: np.ndarray, patients: Sequence[str], folds: int)
             if held < folds:
                 what = f"class {name!r}" if task.kind == "multiclass" else f"target {name!r}"
                 lower = f"set finetune.folds={held}, " if held >= 2 else ""
+                last = (
+                    "leave the cells of this class blank (unknown)"
+                    if task.kind == "multiclass"
+                    else "leave this target out"
+                )
                 raise MedfmError(
                     f"{what} has {held} patient(s) with a {side} record, fewer than {folds} folds: "
-                    f"{lower}bring more, "
-                    "or leave this target out."
+                    f"{lower}bring more, or {last}."
                 )
 
 
@@ -158,11 +162,11 @@ def _column(frame: pd.DataFrame, target: str) -> tuple[str, pd.Series]:
                 f"{_some(sorted(set(text.dropna())))}."
             )
         return target, (text == value).astype(float).where(values.notna())
-    columns = [str(c) for c in frame.columns]
-    near = difflib.get_close_matches(target, columns, n=3, cutoff=0.6)
-    offered = " or ".join(repr(n) for n in near)
-    hint = f"; did you mean {offered}?" if near else f"; columns: {_some(columns)}."
-    raise MedfmError(f"the table has no target column {target!r}{hint}")
+    columns = {str(c).lower(): str(c) for c in frame.columns}
+    near = difflib.get_close_matches(target.lower(), columns, n=3, cutoff=0.6)
+    offered = " or ".join(repr(columns[n]) for n in near)
+    hint = f"; did you mean {offered}?" if near else f"; columns: {_some(list(columns.values()))}."
+    raise ConfigError(f"the table has no target column {target!r}{hint}")
 
 
 def _known(values: pd.Series) -> pd.Series:

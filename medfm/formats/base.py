@@ -8,6 +8,7 @@ leaves the room as one :class:`~medfm.types.ReadError` sentence that names the f
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -40,6 +41,8 @@ def existing_file(path: str | Path) -> Path:
     path = Path(path)
     try:
         if path.is_dir():
+            if not os.access(path, os.R_OK | os.X_OK):
+                raise ReadError(f"{path} is a folder that this user may not open; change its permissions.")
             raise ReadError(f"{path} is a folder, not a record; scan it with `medfm data scan {path}`.")
         if not path.is_file():
             if re.match(r"\w+:/", str(path)):

@@ -22,7 +22,10 @@ REFUSED: dict[str, tuple[str, str]] = {
     "image": ("a picture", "a photographed or scanned trace is not samples; " + EXPORT),
     "archive": ("an archive", "unpack it first and give the folder"),
     "audio": ("an audio file", "convert it with the recorder's software and " + EXPORT),
-    "office": ("an office document", "save its sheet as CSV with one column a lead and a time column"),
+    "office": (
+        "an office document",
+        "save its sheet as CSV: samples with a column a lead and a time column, or a list of files in a column named path",
+    ),
     "mfer": ("an MFER file", "in the viewer " + EXPORT),
 }
 

@@ -97,7 +97,10 @@ def _parquet(path: Path) -> Table:
 def _signal(path: Path, table: Table, fs: float | None) -> Signal:
     frame = table.frame
     if any(_MANIFEST.match(str(c)) for c in frame.columns):
-        raise ReadError(f"{path}: is a table of records, not of samples; give it as the data table itself.")
+        raise ReadError(
+            f"{path}: is a table of records, not of samples, and has no 'path' column. Rename the column of file names "
+            "to path, in the first line."
+        )
     if not any(frame.columns) and frame.shape[1] > max(MAX_CHANNELS, frame.shape[0]):
         frame = frame.T.reset_index(drop=True)  # a bare matrix with a row a lead
         frame.columns = [""] * frame.shape[1]

@@ -115,7 +115,7 @@ class Bundle:
         except ValidationError as error:
             raise MedfmError(
                 f"{self.path / CONFIG}: this medfm does not understand the preprocessing "
-                f"({error.errors()[0]['loc']}: "
+                f"({'.'.join(map(str, error.errors()[0]['loc']))}: "
                 f"{error.errors()[0]['msg']}). {UPDATE}."
             ) from error
         return MODALITIES[name].load()(**resolved.model_dump(exclude={"name"}))
@@ -169,7 +169,8 @@ def parse_config(config: Any, where: str | Path) -> tuple[dict[str, Any], Card]:
     except ValidationError as error:
         first = error.errors()[0]
         raise MedfmError(
-            f"{where}: the card is not valid ({'.'.join(map(str, first['loc'])) or 'card'}: {first['msg']})."
+            f"{where}: the card is not valid ({'.'.join(map(str, first['loc'])) or 'card'}: {first['msg']}). {UPDATE}, or "
+            "get the model again."
         ) from error
     return {k: v for k, v in config.items() if k != "card"}, card
 
@@ -317,7 +318,9 @@ def check_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], whe
             )
             break
     if problems:
-        raise MedfmError(f"{where} does not fit the network of its config.json: {'; '.join(problems)}.")
+        raise MedfmError(
+            f"{where} does not fit the network of its config.json: {'; '.join(problems)}. Get the model again."
+        )
 
 
 def weights_hash(state: Mapping[str, Tensor]) -> str:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from medfm import paths
 from medfm.hub.bundle import load_bundle
 from medfm.hub.seal import MANIFEST, explained, verify_folder
-from medfm.types import MedfmError
+from medfm.types import ConfigError, MedfmError
 
 REF = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 SHA = re.compile(r"[0-9a-f]{40}")
@@ -35,7 +35,7 @@ class Pushed(NamedTuple):
 def parse(ref: str) -> tuple[str, str | None]:
     match = REF.fullmatch(ref)
     if match is None:
-        raise MedfmError(f"{ref}: write hf://org/name, or hf://org/name@revision.")
+        raise ConfigError(f"{ref}: write hf://org/name, or hf://org/name@revision.")
     return match["repo"], match["revision"]
 
 

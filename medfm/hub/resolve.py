@@ -12,18 +12,20 @@ from pathlib import Path
 from medfm.hub.catalog import shipped_models
 from medfm.hub.folder import FolderStore, local_hub
 from medfm.hub.seal import MANIFEST
-from medfm.types import MedfmError
+from medfm.types import ConfigError, MedfmError
 
 HF, FOLDER = "hf://", "folder:"
 
 
 def resolve(ref: str | Path) -> Path:
-    """The bundle folder that ``ref`` means; a :class:`MedfmError` names the nearest ids when there is none.
+    """The bundle folder that ``ref`` means; a :class:`ConfigError` names the nearest ids when there is none.
 
     A bare name means the shipped model of that id first (so that an id always means the same weights), then
     the local hub's newest revision, then a folder of that name.
     """
     text = str(ref).strip()
+    if not text:
+        raise ConfigError("no model was named; medfm hub list shows those that have a name.")
     if text.startswith(HF):
         from medfm.hub.huggingface import pull
 
@@ -47,8 +49,8 @@ def resolve(ref: str | Path) -> Path:
             if path.suffix == ".tar"
             else "a checkpoint is converted with medfm hub convert"
         )
-        raise MedfmError(f"{text} is a file, not a model: {remedy}, or give a run or bundle folder.")
-    raise MedfmError(_unknown(name if bare else text, bare))
+        raise ConfigError(f"{text} is a file, not a model: {remedy}, or give a run or bundle folder.")
+    raise ConfigError(_unknown(name if bare else text, bare))
 
 
 def bundle_in(folder: Path) -> Path:
@@ -58,8 +60,9 @@ def bundle_in(folder: Path) -> Path:
             return candidate
     if (folder / "config.yaml").is_file():
         raise MedfmError(f"{folder} is a run that has not finished: it has no bundle. Go on with --resume.")
-    raise MedfmError(
-        f"{folder} is neither a bundle nor a run folder: there is no {MANIFEST} in it or in its bundle/."
+    raise ConfigError(
+        f"{folder} is neither a bundle nor a run folder: there is no {MANIFEST} in it or in its bundle/. Give a folder "
+        "that medfm wrote, whole; medfm hub list shows the models that have a name."
     )
 
 
@@ -70,7 +73,7 @@ def parse_folder_ref(ref: str) -> tuple[FolderStore, str, str | None]:
         body, revision = ref.removeprefix(FOLDER), ""
     root, slash, name = body.rpartition("/")
     if not slash or not name:
-        raise MedfmError(f"{ref}: write folder:PATH/name, or folder:PATH/name@revision.")
+        raise ConfigError(f"{ref}: write folder:PATH/name, or folder:PATH/name@revision.")
     return FolderStore(root or "/"), name, revision or None
 
 

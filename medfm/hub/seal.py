@@ -40,6 +40,11 @@ def explained(doing: str, path: Path) -> Iterator[None]:
                 f"{doing} failed: no space left on the disk of {path}. Free space, then try again."
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            named = error.filename
+            if named and os.access(named, os.F_OK) and not os.access(named, os.R_OK):
+                raise MedfmError(
+                    f"{doing} failed: {named} may not be read by this user. Ask its owner for permission."
+                ) from error
             raise MedfmError(
                 f"{doing} failed: {path} is read-only for you. Ask its owner for write permission, "
                 "or choose another folder."

@@ -210,13 +210,13 @@ class ECG:
     # From mV to the network
     # ------------------------------------------------------------------------------------
 
-    def normalise(self, x: np.ndarray, present: np.ndarray) -> np.ndarray:
-        """``x [..., C, T]`` in mV -> the network's input, float32, clipped to +-clip.
+    def normalise(self, x: np.ndarray, present: np.ndarray, copy: bool = True) -> np.ndarray:
+        """``x [..., C, T]`` in mV -> the network's input, float32, clipped to +-clip; without ``copy``, in ``x``.
 
         ``present [..., C]``. An absent lead stays NaN. A gap or a padded end inside a present lead becomes
         0, which is the lead's mean, so that no NaN reaches a network from a lead that it is told to use.
         """
-        x = np.array(x, np.float32)
+        x = np.array(x, np.float32) if copy else np.asarray(x, np.float32)
         if self.normalisation == "dataset":
             if self.mean is None or self.std is None:
                 raise MedfmError(
@@ -230,7 +230,7 @@ class ECG:
             x -= mean[..., None]
             x /= np.maximum(std, 1e-3)[..., None]  # 1 microvolt: a flat lead stays flat
         np.clip(x, -self.clip, self.clip, out=x)
-        broken = np.isnan(x.sum(axis=-1))  # one pass: most leads have no NaN and are left alone
+        broken = np.isnan(x.min(axis=-1))  # one pass: most leads have no NaN and are left alone
         if broken.any():
             x[broken] = np.nan_to_num(x[broken], nan=0.0)
         x[~np.asarray(present, bool)] = np.nan

@@ -180,7 +180,8 @@ def write(signals: Sequence[Signal], modality: ECG, output: str | Path) -> list[
             sheets += [raw, prepared]
             lines += notes if len(signals) == 1 else [f"{signal.record}: {note}" for note in notes]
     if not pages and not sheets:
-        raise MedfmError(f"nothing to draw: {failed[0][1] if failed else 'no record was given'}")
+        reason = f"{failed[0][0]}: {failed[0][1]}" if failed else "no record was given."
+        raise MedfmError(f"nothing to draw. {reason}")
     output.parent.mkdir(parents=True, exist_ok=True)
     if pages:
         output.write_text(_page(pages), encoding="utf-8")

@@ -54,7 +54,7 @@ def to_millivolts(x: np.ndarray, units: Sequence[str]) -> tuple[np.ndarray, tupl
     inferred.
 
     Returns findings ``unit-assumed`` (none stated), ``wrong-unit`` (stated, impossible, mended by a factor
-    of 1000) or ``scale-suspect`` (ten times an ECG: CODE's 1e-4 V, reported and not changed).
+    of 1000) or ``scale-suspect`` (ten times an ECG: units of 1e-4 V, reported and not changed).
     """
     x = np.array(x, np.float64)
     stated = [u.strip().replace("µ", "u").replace("μ", "u").casefold() for u in units]
@@ -76,7 +76,7 @@ def _infer(x: np.ndarray, rows: np.ndarray, names: list[str]) -> list[Finding]:
     if size > 80.0:
         factor, meaning = 1e-3, "microvolts"
     elif size > PLAUSIBLE[1]:
-        factor, meaning = 0.1, "1e-4 V (as in CODE)"
+        factor, meaning = 0.1, "1e-4 V"
     elif 0 < size < IMPOSSIBLE_LOW:
         factor, meaning = 1e3, "volts"
     x[rows] *= factor

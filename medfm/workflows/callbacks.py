@@ -45,8 +45,12 @@ class Metrics(pl.Callback):
     def __init__(self, path: Path, every: int, start: int = 0) -> None:
         self.path, self.every, self.written = path, every, start
         self.extra: dict[str, float] = {}
-        rows = [r for r in read_metrics(path) if int(r["step"]) <= start] if start else []
-        with path.open("w", newline="", encoding="utf-8") as out:
+
+    def on_fit_start(self, trainer: pl.Trainer, module: Any) -> None:
+        if not trainer.is_global_zero:
+            return
+        rows = [r for r in read_metrics(self.path) if int(r["step"]) <= self.written] if self.written else []
+        with self.path.open("w", newline="", encoding="utf-8") as out:
             writer = csv.DictWriter(out, self.FIELDS)
             writer.writeheader()
             writer.writerows(rows)
@@ -98,9 +102,13 @@ class Checkpoints(pl.Callback):
 
     def _save(self, trainer: pl.Trainer) -> None:
         temporary = self.folder / "writing.ckpt"
-        trainer.save_checkpoint(temporary)
-        if trainer.is_global_zero:
-            temporary.replace(self.folder / "last.ckpt")
+        try:
+            trainer.save_checkpoint(temporary)
+            if trainer.is_global_zero:
+                temporary.replace(self.folder / "last.ckpt")
+        finally:
+            if trainer.is_global_zero:
+                temporary.unlink(missing_ok=True)  # half a file on a full disk would keep it full
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int

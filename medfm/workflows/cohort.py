@@ -19,6 +19,7 @@ import pandas as pd
 from medfm.data.manifest import Manifest
 from medfm.data.store import CHUNK, SignalStore, ingest
 from medfm.finetuning.task import Task, check_counts, make_task
+from medfm.workflows.gather import set_aside
 from medfm.workflows.progress import progress
 
 NO_PATIENTS = (
@@ -110,11 +111,11 @@ def open_cohort(
     kept = np.asarray(stored.kept)
     if stored.failed:
         notes.append(
-            f"{len(stored.failed)} of {count} records could not be read and were set aside (train.log names "
-            f"each; first: {stored.failed[0][1]}: {stored.failed[0][2]})."
+            f"{len(stored.failed)} of {count} records could not be read and were set aside (the log names each; "
+            f"first: {set_aside(*stored.failed[0][1:])})."
         )
         for _, path, reason in stored.failed:
-            log.warning("set aside %s: %s", path, reason)
+            log.warning("set aside: %s", set_aside(path, reason))
         check_counts(task, labels.y[kept], [manifest.patients[r] for r in kept], labels.folds)
     for note in notes:
         log.warning("%s", note)

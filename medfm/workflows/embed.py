@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import csv
+import errno
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from medfm.data.manifest import Manifest
+from medfm import formats
+from medfm.data.manifest import Manifest, as_identifier
 from medfm.data.store import CHUNK, SignalStore, ingest
+from medfm.data.tables import is_table, read_table
 from medfm.finetuning.records import embeddings
 from medfm.hub.bundle import load_bundle
 from medfm.hub.resolve import resolve
+from medfm.paths import written_whole
 from medfm.types import ConfigError
-from medfm.workflows.gather import TABLES, gather, table_of_paths
+from medfm.workflows.gather import gather, set_aside
 from medfm.workflows.progress import progress as progress_bar
 from medfm.workflows.run_folder import writing
 from medfm.workflows.windows import StoreRecords
@@ -60,18 +65,19 @@ def embed(
             batch_size=batch_size,
             progress=bar.update,
         )
-    frame = identity(manifest, stored)
+    frame = identity(manifest).iloc[stored.kept].reset_index(drop=True)
     with writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.suffix == ".npz":
-            texts = {name: frame[name].fillna("").to_numpy(str) for name in frame}
-            np.savez(target, embedding=z, **texts)
-        else:
-            whole = pd.concat([frame, pd.DataFrame(z, columns=[f"e{i}" for i in range(z.shape[1])])], axis=1)
-            if target.suffix == ".csv":
-                whole.to_csv(target, index=False)
+        with written_whole(target) as part:
+            if target.suffix == ".npz":
+                texts = {name: frame[name].fillna("").to_numpy(str) for name in frame}
+                np.savez(part, embedding=z, **texts)
             else:
-                whole.to_parquet(target, index=False)
+                numbers = pd.DataFrame(z, columns=[f"e{i}" for i in range(z.shape[1])])
+                whole = pd.concat([frame, numbers], axis=1)
+                if target.suffix == ".csv":
+                    whole.to_csv(part, index=False)
+                else:
+                    whole.to_parquet(part, index=False)
         list_failed(stored, target)
     return target
 
@@ -86,14 +92,17 @@ def open_records(
     show: bool = True,
 ) -> tuple[Manifest, SignalStore]:
     """A table with a ``path`` column, a folder, or one file, ingested as the model wants it. No labels are
-    needed, and a patient column only when it is named (``patient_id`` is taken where it stands)."""
+    needed, and a patient column only when it is named (``patient_id`` is taken where it stands, blanks and all)."""
     path = Path(source).expanduser()
-    frame = table_of_paths(path) if path.is_file() and path.suffix.lower() in TABLES else None
+    frame = read_table(path) if is_table(path) else None
     if frame is not None:
-        column = patient or ("patient_id" if "patient_id" in frame else None)
+        whole = "patient_id" in frame and as_identifier(frame["patient_id"]).notna().all()
+        column = patient or ("patient_id" if whole else None)
         manifest = Manifest.from_frame(frame, root=path.parent.resolve(), patient=column, source=str(path))
     else:
-        items = gather(str(source), modality)
+        if not path.is_dir():
+            formats.records(path)  # of a single file that cannot be opened, its own sentence
+        items = gather(str(path), modality)
         frame = pd.DataFrame({"record": [i.record for i in items], "path": [i.path for i in items]})
         if frame["record"].duplicated().any():  # the same name in two folders
             frame["record"] = frame["path"]
@@ -108,15 +117,16 @@ def open_records(
             lambda done, _: bar.update(min(done * CHUNK, len(manifest))),
         )
     for _, name, reason in stored.failed:
-        LOG.warning("set aside %s: %s", name, reason)
+        LOG.warning("set aside: %s", set_aside(name, reason))
     return manifest, stored
 
 
-def identity(manifest: Manifest, stored: SignalStore) -> pd.DataFrame:
-    """record, patient (blank where unknown) and path of every record in the store."""
-    frame = manifest.frame.iloc[np.asarray(stored.kept)][["record", "patient", "path"]].reset_index(drop=True)
+def identity(manifest: Manifest) -> pd.DataFrame:
+    """record, patient (blank where unknown) and path of every row."""
+    frame = manifest.frame[["record", "patient", "path"]].copy()
     if not manifest.patients_known:
-        frame["patient"] = pd.NA
+        known = manifest.frame.get("patient_id")
+        frame["patient"] = pd.NA if known is None else as_identifier(known)
     return frame
 
 
@@ -136,5 +146,9 @@ def check_output(output: str | Path, suffixes: tuple[str, ...], overwrite: bool)
     if target.suffix.lower() not in suffixes:
         raise ConfigError(f"--output {output}: the name must end in {' or '.join(suffixes)}.")
     if target.is_dir() or (target.exists() and not overwrite):
-        raise ConfigError(f"--output {output} exists already; choose another name, or use --overwrite.")
+        raise ConfigError(f"--output {output} exists already; choose another name, or remove it first.")
+    with writing(target):  # before the work, not after it
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(target.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, "read-only", str(target))
     return target

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
 
 from medfm.config.load import dump_yaml, resolve_saved
 from medfm.config.run import FinetuneConfig
@@ -16,7 +15,7 @@ from medfm.types import ConfigError
 from medfm.workflows.finetune_folds import cross_validate
 from medfm.workflows.finetune_report import finish
 from medfm.workflows.finetune_run import FineTuning, open_run, plan_run
-from medfm.workflows.run_folder import Run, RunFolder
+from medfm.workflows.run_folder import MARK, Run, RunFolder
 
 
 def finetune(
@@ -32,14 +31,14 @@ def finetune(
         config.output.dir or f"medfm-{default_name(config)}", overwrite=overwrite, resume=resume
     )
     with folder.logging() as log:
-        if resume:
-            _same_settings(folder, config)
+        if folder.resumed:
+            folder.same_settings(resolve_saved(folder.path / MARK, FinetuneConfig), config)
         run = open_run(config, plan, folder, log, progress)
-        if not resume:
-            (folder.path / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
+        if not folder.resumed:
+            folder.write_config(dump_yaml(config))
             folder.write_environment()
             folder.write_citations([config.finetune.strategy.name])
-        _fingerprint(run, resume)
+        _fingerprint(run, folder.resumed)
         for arm in run.arms:
             cross_validate(run, arm)
         return finish(run)
@@ -52,24 +51,6 @@ def default_name(config: FinetuneConfig) -> str:
     targets = "-".join(config.finetune.target[:3]) or "target"
     plain = "".join(c if c.isalnum() or c in "._-" else "-" for c in targets.lower())
     return f"finetune-{plain}-{config.finetune.strategy.name}"
-
-
-def _same_settings(folder: RunFolder, config: FinetuneConfig) -> None:
-    saved = resolve_saved(folder.path / "config.yaml", FinetuneConfig)
-    before, now = (_flat(c.model_dump(mode="json", exclude={"output"})) for c in (saved, config))
-    if changed := sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k)):
-        raise ConfigError(
-            f"--resume: {folder.path} was begun with other settings ({', '.join(changed[:5])}). Give the "
-            "same ones, or "
-            "start anew with --overwrite."
-        )
-
-
-def _flat(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in plain.items():
-        out |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return out
 
 
 def _fingerprint(run: FineTuning, resume: bool) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from medfm.finetuning.fit import Fit, Problem, fit
 from medfm.finetuning.records import predict_logits
+from medfm.paths import written_whole
 from medfm.workflows.finetune_run import FineTuning, Fold, backbone_of, make_problem
 from medfm.workflows.progress import Progress, duration
 from medfm.workflows.progress import progress as progress_bar
@@ -84,10 +85,8 @@ def _run_fold(run: FineTuning, problem: Problem, arm: str, fold: Fold, tick: Any
         "seconds": round(time.monotonic() - began, 3),
         **count_parameters(result),
     }
-    temporary = run.folder.path / "checkpoints" / "writing.tmp"
-    with temporary.open("wb") as out:
-        np.savez(out, rows=fold.test, logits=logits, facts=np.array(json.dumps(facts)))
-    temporary.replace(_path(run, arm, fold))
+    with written_whole(_path(run, arm, fold)) as part:
+        np.savez(part, rows=fold.test, logits=logits, facts=np.array(json.dumps(facts)))
     run.log.info(
         "%s, repeat %d, fold %s: %d epochs, %s",
         arm,

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from medfm.evaluation.protocol import evaluate_folds, jsonable, paired_difference
-from medfm.types import RESEARCH_USE
+from medfm.types import RESEARCH_USE, MedfmError
 from medfm.workflows.finetune_bundle import deploy, publish
 from medfm.workflows.finetune_run import PRETRAINED, RANDOM, FineTuning
 from medfm.workflows.finetune_sections import write
@@ -22,7 +22,11 @@ def finish(run: FineTuning) -> Run:
         run.log.info("%s", note)
     write_predictions(run)
     bundle = deploy(run, results)
-    published = publish(run, bundle)
+    try:
+        published = publish(run, bundle)
+    except MedfmError as error:  # a full hub must not cost the report of hours of training
+        published = ""
+        run.log.warning("%s The model is in %s; later: medfm hub pull %s", error, bundle.path, bundle.path)
     (run.folder.path / "results.json").write_text(
         json.dumps(jsonable(results), indent=1, allow_nan=False) + "\n", encoding="utf-8"
     )

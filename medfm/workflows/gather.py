@@ -14,7 +14,6 @@ from medfm.types import MedfmError, Sample, Signal
 if TYPE_CHECKING:
     import pandas as pd
 
-TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".xls", ".parquet")
 Read = Callable[[str], Sample]
 
 
@@ -97,18 +96,15 @@ def _read(modality: Any, fs: float | None, address: str) -> Sample:
 
 
 def _path(path: Path, read: Read) -> list[Item]:
-    from medfm import formats
+    from medfm.data.scan import find_records
+    from medfm.data.tables import is_table, read_table
 
     path = path.expanduser()
     if path.is_dir():
-        found = [p for p in sorted(path.rglob("*")) if p.is_file() and formats.is_candidate(p)]
-        if not found:
-            raise MedfmError(
-                f"{path}: no recordings in this folder; medfm data scan {path} says what is there."
-            )
-        return [item for p in found for item in _records(p, read)]
-    if path.suffix.lower() in TABLES and path.is_file() and (frame := table_of_paths(path)) is not None:
-        return _table(frame, read, path.parent.resolve(), str(path))
+        addresses, failed = find_records(path)
+        return [_item(a, read) for a in [*addresses, *(file for file, _ in failed)]]
+    if is_table(path):
+        return _table(read_table(path), read, path.parent.resolve(), str(path))
     return _records(path, read)
 
 
@@ -120,7 +116,15 @@ def _records(path: Path, read: Read) -> list[Item]:
         addresses = formats.records(path)
     except MedfmError:
         addresses = [str(path)]
-    return [Item(Path(a).stem if a == str(path) else a, a, partial(read, a)) for a in map(str, addresses)]
+    return [_item(str(a), read) for a in addresses]
+
+
+def _item(address: str, read: Read) -> Item:
+    """Named by its file, or in a container by its address."""
+    from medfm.formats import split_address
+
+    file, row = split_address(address)
+    return Item(file.stem if row is None else address, address, partial(read, address))
 
 
 def _table(frame: pd.DataFrame, read: Read, root: Path | None, source: str) -> list[Item]:
@@ -130,23 +134,6 @@ def _table(frame: pd.DataFrame, read: Read, root: Path | None, source: str) -> l
     return [Item(r, p, partial(read, p)) for r, p in zip(manifest.records, manifest.paths)]
 
 
-def table_of_paths(path: Path) -> pd.DataFrame | None:
-    """The table when it has a ``path`` column; a CSV of samples is a recording and gives None."""
-    from medfm.data.manifest import read_table
-
-    if path.suffix.lower() in (".csv", ".tsv", ".txt"):
-        with path.open("rb") as stream:
-            header = stream.readline(65536).decode("utf-8", "replace").lower()
-        words = [
-            w.strip().strip('"')
-            for w in header.lstrip("\ufeff").replace(";", ",").replace("\t", ",").split(",")
-        ]
-        if "path" not in words:
-            return None
-    try:
-        frame = read_table(path)
-    except MedfmError:
-        if path.suffix.lower() == ".parquet":
-            return None
-        raise
-    return frame if "path" in frame else None
+def set_aside(path: str, reason: str) -> str:
+    """What is said of a record that could not be read: its file, once, and the reason."""
+    return reason if path in reason else f"{path}: {reason}"

@@ -14,6 +14,7 @@ from medfm.finetuning.records import predict_logits
 from medfm.finetuning.task import Task
 from medfm.hub.bundle import Bundle, load_bundle
 from medfm.hub.resolve import resolve
+from medfm.paths import written_whole
 from medfm.types import RESEARCH_USE, MedfmError
 from medfm.workflows.embed import check_output, identity, open_records
 from medfm.workflows.progress import progress as progress_bar
@@ -55,24 +56,17 @@ def predict(
         logits = predict_logits(
             network, StoreRecords(stored, modality, window), rows, batch_size=batch_size, progress=bar.update
         )
-    frame = identity(manifest, stored)
+    who = identity(manifest)
+    frame = who.iloc[stored.kept].reset_index(drop=True)
     p = task.probabilities(logits)
     for k, name in enumerate(task.classes):
         frame[f"p_{name}"] = np.round(p[:, k], 6)
     if task.kind == "multiclass":
         frame["predicted"] = [task.classes[k] for k in p.argmax(1)]
     frame["error"] = ""
-    failed = pd.DataFrame(
-        [
-            {**manifest.frame.iloc[row][["record", "patient", "path"]], "error": reason}
-            for row, _, reason in stored.failed
-        ]
-    )
-    if len(failed) and not manifest.patients_known:
-        failed["patient"] = pd.NA
-    with writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        (pd.concat([frame, failed], ignore_index=True) if len(failed) else frame).to_csv(target, index=False)
+    failed = pd.DataFrame([{**who.iloc[row], "error": reason} for row, _, reason in stored.failed])
+    with writing(target), written_whole(target) as part:
+        (pd.concat([frame, failed], ignore_index=True) if len(failed) else frame).to_csv(part, index=False)
     LOG.info("%d predictions in %s. %s", len(frame), target, RESEARCH_USE)
     return target
 

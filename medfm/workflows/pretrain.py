@@ -13,7 +13,7 @@ import time
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytorch_lightning as pl
@@ -27,12 +27,12 @@ from medfm.config.run import RunConfig
 from medfm.data.loader import Mixture, SignalBatches, loader
 from medfm.hub.card import check_id
 from medfm.types import ConfigError, Truths
-from medfm.workflows import callbacks, sources
+from medfm.workflows import callbacks, ranks, sources
 from medfm.workflows import pretrain_cost as cost
 from medfm.workflows.pretrain_report import finish
 from medfm.workflows.pretrain_run import Pretraining, default_name
 from medfm.workflows.progress import progress
-from medfm.workflows.run_folder import Run, RunFolder
+from medfm.workflows.run_folder import MARK, Run, RunFolder
 
 STATISTICS_RECORDS = 2000
 
@@ -43,21 +43,44 @@ def pretrain(
     """Run a resolved configuration.
 
     Raises :class:`ConfigError` for an existing folder or a wrong setting, :class:`MedfmError` when nothing could be
-    read or the loss diverged. Ctrl-C leaves the last checkpoint for ``resume=True``.
+    read or the loss diverged. Ctrl-C leaves the last checkpoint for ``resume=True``. On several devices, the processes
+    that are not the first end here when training does.
     """
+    ranks.check_launch(config, overwrite)
+    if not ranks.is_first():
+        _follow(config, resume)
     folder = RunFolder.create(
         config.output.dir or f"medfm-{default_name(config)}", overwrite=overwrite, resume=resume
     )
     with folder.logging() as log:
-        if resume:
-            saved = resolve_saved(folder.path / "config.yaml", RunConfig)
-            if saved.model_dump(exclude={"output"}) != config.model_dump(exclude={"output"}):
-                log.warning("--resume continues the configuration saved in %s/config.yaml", folder.path)
+        if folder.resumed:
+            saved = resolve_saved(folder.path / MARK, RunConfig)
+            folder.same_settings(saved, config, _found(config))
             config = saved
         run = Pretraining(config, folder, log, progress)
-        _prepare(run, resume)
-        _fit(run, resume)
+        _prepare(run, folder.resumed)
+        _fit(run, folder.resumed)
         return finish(run)
+
+
+def _found(config: RunConfig) -> list[str]:
+    """Settings that a run finds out (statistics, threads, steps that fit into its time) or takes over from its parent."""
+    found = ["modality.mean", "modality.std", "trainer.threads", "trainer.max_seconds", "method.truths"]
+    if config.trainer.max_seconds:
+        found.append("trainer.steps")
+    if config.init or config.trainer.branch_from:
+        found += ["modality", "backbone", "optim.cooldown_from"]
+    return found
+
+
+def _follow(config: RunConfig, resume: bool) -> NoReturn:
+    """Any process of a distributed run but the first: the same training, nothing written, nothing said."""
+    path = Path(config.output.dir or f"medfm-{default_name(config)}").expanduser().absolute()
+    log = ranks.await_first(path)
+    run = Pretraining(resolve_saved(path / MARK, RunConfig), RunFolder(path), log, show=False)
+    _prepare(run, resume=True)
+    _fit(run, resume)
+    raise SystemExit(0)
 
 
 def _prepare(run: Pretraining, resume: bool) -> None:
@@ -88,7 +111,7 @@ def _prepare(run: Pretraining, resume: bool) -> None:
         run.method = make(backbone, config.method, config.optim, config.trainer.steps)
         config.trainer.max_seconds = None  # the number of steps now says it, so that resuming is exact
     if not resume:
-        (run.folder.path / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
+        run.folder.write_config(dump_yaml(config))
         run.folder.write_environment()
         run.folder.write_citations(
             [config.method.name, *(["ecgsyn"] if any(s.simulated for s in run.sources) else [])]
@@ -111,7 +134,7 @@ def _branch(run: Pretraining) -> None:
             f"the trunk stands at step {step}: optim.cooldown_from={config.optim.cooldown_from} must not lie before it, "
             f"nor trainer.steps={config.trainer.steps} before the cooldown."
         )
-    config.modality = resolve_saved(trunk / "config.yaml", RunConfig).modality
+    config.modality = resolve_saved(trunk / MARK, RunConfig).modality
     config.trainer.max_seconds = None
     run.log.info("branching from step %d of %s", step, trunk)
 
@@ -233,6 +256,25 @@ class _Data(pl.LightningDataModule):
         )
 
 
+def _watchers(
+    run: Pretraining, metrics: callbacks.Metrics, start: int
+) -> tuple[list[pl.Callback], callbacks.OnlineProbe | None]:
+    """What looks at the training: a finite loss in every process, collapse and probe in the first one."""
+    every = max(1, min(100, run.config.trainer.steps // 10))
+    watching: list[pl.Callback] = [callbacks.FiniteLoss(every)]
+    if not ranks.is_first():
+        return watching, None
+    run.guard = callbacks.CollapseGuard(_batches(run, 0, 1).batch(1 << 20), every, metrics)
+    watching.append(run.guard)
+    if probe := _probe(run, metrics):
+        watching.append(probe)
+        random_state = build(run.method.encoder.config())
+        random_state.load_state_dict(run.method.encoder.state_dict())
+        run.probe["start"] = probe.score(probe.embed(random_state)) if not start else None
+    cost.estimate(run, _batches(run, 0, 1 << 30))
+    return watching, probe
+
+
 def _fit(run: Pretraining, resume: bool) -> None:
     settings = run.config.trainer
     last = run.folder.path / "checkpoints" / "last.ckpt"
@@ -246,14 +288,7 @@ def _fit(run: Pretraining, resume: bool) -> None:
         if start >= settings.steps:
             run.method.load_state_dict(state["state_dict"])
     metrics = callbacks.Metrics(run.folder.path / "metrics.csv", settings.log_every, start)
-    fixed = _batches(run, 0, 1).batch(1 << 20)
-    run.guard = callbacks.CollapseGuard(fixed, max(1, min(100, settings.steps // 10)), metrics)
-    probe = _probe(run, metrics)
-    if probe:
-        random_state = build(run.method.encoder.config())
-        random_state.load_state_dict(run.method.encoder.state_dict())
-        run.probe["start"] = probe.score(probe.embed(random_state)) if not start else None
-    cost.estimate(run, _batches(run, 0, 1 << 30))
+    watching, probe = _watchers(run, metrics, start)
     if start < settings.steps:
         cuda = torch.cuda.is_available()
         precision = ("bf16-mixed" if cuda else "32") if settings.precision == "auto" else settings.precision
@@ -283,9 +318,7 @@ def _fit(run: Pretraining, resume: bool) -> None:
                 enable_progress_bar=False,
                 enable_model_summary=False,
                 callbacks=[
-                    callbacks.FiniteLoss(run.guard.every),
-                    run.guard,
-                    *([probe] if probe else []),
+                    *watching,
                     metrics,
                     callbacks.Bar(bar),
                     callbacks.Checkpoints(run.folder.path / "checkpoints", settings.checkpoint_every),
@@ -309,6 +342,8 @@ def _fit(run: Pretraining, resume: bool) -> None:
                 raise KeyboardInterrupt from None
             run.seconds = time.monotonic() - began
     run.method.to("cpu").eval()
+    if not ranks.is_first():
+        return
     if not run.guard.last:
         run.guard.last = run.guard.measure(run.method)
     if probe:

@@ -19,6 +19,7 @@ from medfm.hub.bundle import save_bundle
 from medfm.hub.card import Card, Dataset, Parent, Result, simulated_sentence
 from medfm.hub.folder import FolderStore
 from medfm.pretraining.diagnostics import mask_pictures
+from medfm.types import MedfmError
 from medfm.workflows.embedding import embed_store
 from medfm.workflows.pretrain_run import Pretraining
 from medfm.workflows.progress import duration
@@ -66,18 +67,21 @@ def finish(run: Pretraining) -> Run:
     )
     published = ""
     if run.config.output.publish:
-        revision = FolderStore(paths.hub()).publish(bundle, card.id)
-        published = f"{card.id}@{revision.number}"
-        run.log.info("published %s in the local hub", published)
-    command = next_command(run, card)
+        try:
+            revision = FolderStore(paths.hub()).publish(bundle, card.id)
+            published = f"{card.id}@{revision.number}"
+            run.log.info("published %s in the local hub", published)
+        except MedfmError as error:  # a full hub must not cost the report of hours of training
+            run.log.warning("%s The model is in %s; later: medfm hub pull %s", error, bundle, bundle)
+    command = next_command(run, card, published)
     (run.folder.path / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
     report = run.folder.path / "report.html"
     _report(run, card, results, report, published, command)
     return Run(run.folder.path, results, bundle, report, command)
 
 
-def next_command(run: Pretraining, card: Card) -> str:
-    reference = card.id if run.config.output.publish else str(run.folder.path)
+def next_command(run: Pretraining, card: Card, published: str) -> str:
+    reference = card.id if published else str(run.folder.path)
     modality = run.config.modality.name
     return (
         f"medfm data synthesize {modality} --patients 300 --output site\n"

@@ -24,8 +24,10 @@ from medfm.finetuning.records import embeddings
 from medfm.finetuning.task import Task
 from medfm.hub.bundle import Bundle, load_bundle
 from medfm.hub.resolve import resolve
+from medfm.paths import written_whole
 from medfm.types import RESEARCH_USE, MedfmError
 from medfm.workflows.cohort import Cohort, open_cohort, read_labels
+from medfm.workflows.embed import check_output
 from medfm.workflows.progress import progress as progress_bar
 from medfm.workflows.run_folder import writing
 from medfm.workflows.windows import StoreRecords
@@ -57,6 +59,7 @@ def probe(
     store: str | Path | None = None,
     jobs: int = 1,
     output: str | Path | None = None,
+    overwrite: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Score ``backbone`` (a REF, or ``all``: every model of the catalogue and the local hub that has its
@@ -72,6 +75,7 @@ def probe(
     initialisation, the paired difference, the share of the gap to 1.0 that it closes, AUPRC, and the seconds spent; ``by_target`` the same for each of
     several targets; ``verdicts`` in words. Also written to ``output`` (JSON) when given.
     """
+    written = check_output(output, (".json",), overwrite) if output else None
     labels = read_labels(table, target, kind=task, patient=patient, folds=folds)
     refs = [backbone] if backbone != "all" else _all_models()
     rows: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []
@@ -108,12 +112,10 @@ def probe(
     if len(facts["targets"]) > 1:
         results["by_target"] = [row for _, each in rows for row in each]
     results["verdicts"] = [flat.pop("verdict") for flat in results["rows"]]
-    if output:
-        target_file = Path(output).expanduser()
-        with writing(target_file):
-            target_file.parent.mkdir(parents=True, exist_ok=True)
-            text = json.dumps(jsonable({"research_use": RESEARCH_USE, **results}), indent=1)
-            target_file.write_text(text + "\n", encoding="utf-8")
+    if written:
+        text = json.dumps(jsonable({"research_use": RESEARCH_USE, **results}), indent=1)
+        with writing(written), written_whole(written) as part:
+            part.write_text(text + "\n", encoding="utf-8")
     return results
 
 

@@ -8,13 +8,15 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from medfm.config.base import Settings
+from medfm.paths import written_whole
 from medfm.types import RESEARCH_USE, ConfigError, MedfmError
 
 MARK = "config.yaml"
@@ -45,23 +47,30 @@ class Run:
 
 @dataclass
 class RunFolder:
+    """``resumed``: it holds a run that is to go on. ``aside``: the run that this one overwrites, until it begins."""
+
     path: Path
+    resumed: bool = False
+    aside: Path | None = None
 
     @classmethod
     def create(cls, path: str | Path, *, overwrite: bool = False, resume: bool = False) -> RunFolder:
         """Make the folder, or refuse in a sentence.
 
         An existing run is kept unless ``overwrite`` (it must look like a run: a mistyped path must not cost anybody
-        a folder of recordings) or ``resume``.
+        a folder of recordings) or ``resume``. A run that stopped before it began is begun anew by either.
         """
         path = Path(path).expanduser().absolute()
+        folder = cls(path)
         if path.exists() and not path.is_dir():
             raise ConfigError(f"--output {path} is a file; give a folder.")
-        if path.is_dir() and any(path.iterdir()) and not _never_started(path):
+        filled = path.is_dir() and any(path.iterdir())
+        if filled and not _never_started(path):
             ours = (path / MARK).is_file() or (path / "train.log").is_file()
             if resume:
                 if not (path / MARK).is_file():
                     raise ConfigError(f"{path} holds no run to resume (no {MARK}).")
+                folder.resumed = True
             elif not overwrite:
                 raise ConfigError(f"{path} exists already. Use --resume, --overwrite, or another --output.")
             elif not ours:
@@ -69,14 +78,51 @@ class RunFolder:
                     f"--overwrite refused: {path} is not a medfm run folder; choose another --output."
                 )
             else:
-                shutil.rmtree(path)
-        elif resume:
+                with writing(path):
+                    folder.aside = path.rename(path.with_name(f".{path.name}.{os.getpid()}.old"))
+        elif resume and not filled:
             raise ConfigError(f"nothing to resume: {path} does not exist or is empty.")
-        with writing(path):
-            (path / "figures").mkdir(parents=True, exist_ok=True)
-            (path / "checkpoints").mkdir(exist_ok=True)
-            (path / "train.log").touch()
-        return cls(path)
+        try:
+            with writing(path):
+                (path / "figures").mkdir(parents=True, exist_ok=True)
+                (path / "checkpoints").mkdir(exist_ok=True)
+                (path / "train.log").touch()
+        except BaseException:
+            folder.restore()
+            raise
+        return folder
+
+    def write_config(self, config: str) -> None:
+        """``config.yaml``, whole. The run has begun: it can be resumed, and the one that it overwrites is gone."""
+        with written_whole(self.path / MARK) as part:
+            part.write_text(config, encoding="utf-8")
+        if self.aside:
+            shutil.rmtree(self.aside)
+            self.aside = None
+
+    def restore(self) -> None:
+        """A run that never began (a mistyped source, an unreadable table) gives back the one it was to overwrite."""
+        if self.aside:
+            shutil.rmtree(self.path, ignore_errors=True)
+            self.aside.rename(self.path)
+            self.aside = None
+
+    def same_settings(self, saved: Settings, now: Settings, found: Iterable[str] = ()) -> None:
+        """Refuse to resume with other settings than the run was begun with. ``found``: keys, or blocks of keys, that the
+        run finds out by itself and saves."""
+        apart = ("output", *found)
+        before, asked = (_flat(c.model_dump(mode="json")) for c in (saved, now))
+        changed = sorted(
+            k
+            for k in before.keys() | asked.keys()
+            if before.get(k) != asked.get(k) and not any(f"{k}.".startswith(f"{a}.") for a in apart)
+        )
+        if changed:
+            few = ", ".join(changed[:5]) + (", ..." if len(changed) > 5 else "")
+            raise ConfigError(
+                f"--resume: {self.path} was begun with other settings ({few}). Give the same ones, or start anew with "
+                "--overwrite or another --output."
+            )
 
     def write_environment(self) -> None:
         lines = [
@@ -111,6 +157,15 @@ class RunFolder:
         finally:
             logger.removeHandler(handler)
             handler.close()
+            self.restore()
+
+
+def _flat(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings under dotted keys."""
+    out: dict[str, Any] = {}
+    for key, value in plain.items():
+        out |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return out
 
 
 def _never_started(path: Path) -> bool:
@@ -127,8 +182,9 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            how = "with --resume" if (path / MARK).is_file() else "again"
             raise MedfmError(
-                f"the disk is full while writing to {path}. Free space, then run the same command with --resume."
+                f"the disk is full while writing to {path}. Free space, then run the same command {how}."
             ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise MedfmError(

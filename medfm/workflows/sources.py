@@ -14,6 +14,7 @@ from medfm.data.catalog import resolve_source, split_weight
 from medfm.data.store import CHUNK, Chunk, SignalStore, build, ingest
 from medfm.data.truths import truths_of
 from medfm.types import ConfigError, Truths
+from medfm.workflows.gather import set_aside
 from medfm.workflows.progress import progress
 
 SYNTHETIC = "synthetic"
@@ -135,7 +136,7 @@ def _files(
     if store.failed:
         notes.append(f"{len(store.failed)} of {len(manifest)} records could not be read and were set aside")
         for _, path, reason in store.failed:
-            log.warning("set aside %s: %s", path, reason)
+            log.warning("set aside: %s", set_aside(path, reason))
     for note in notes:
         log.warning("%s: %s", name, note)
     patients = [manifest.patients[r] for r in store.kept]

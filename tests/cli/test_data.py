@@ -104,7 +104,7 @@ def test_split_keeps_patients_whole(site, capsys):
     assert made.groupby("patient_id")["split"].nunique().max() == 1
     assert set(made["split"]) == {"train", "val", "test"} and made["split"].notna().all()
     assert main(["data", "split", "t.csv", "--fractions", "1"]) == 2
-    assert main(["data", "split", "t.csv", "--patient", "mrn"]) == 1
+    assert main(["data", "split", "t.csv", "--patient", "mrn"]) == 2
 
 
 def test_synthesize(site, capsys):
@@ -112,3 +112,27 @@ def test_synthesize(site, capsys):
     assert "next: medfm" in capsys.readouterr().out
     assert main(["data", "scan", "sim", "--output", "m.csv"]) == 0
     assert main(["data", "synthesize", "eeg", "--output", "sim2"]) == 2
+
+
+def test_outputs_that_exist_are_kept(site, capsys):
+    assert main(["data", "scan", "waves"]) == 0
+    filled = pd.read_csv("manifest.csv").assign(patient_id="by hand")
+    filled.to_csv("manifest.csv", index=False)
+    assert main(["data", "scan", "waves"]) == 0
+    assert "was kept" in capsys.readouterr().out
+    assert main(["data", "scan", "waves", "--output", "manifest.csv"]) == 2
+    assert main(["data", "split", "manifest.csv", "--output", "manifest.csv"]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert set(pd.read_csv("manifest.csv")["patient_id"]) == {"by hand"}
+    assert main(["data", "scan", "waves", "--overwrite"]) == 0
+    assert pd.read_csv("manifest.csv")["patient_id"].isna().all()
+    assert main(["data", "split", "manifest.csv", "--patient", "none", "--output", "s.csv"]) == 0
+    assert main(["data", "synthesize", "ecg", "--patients", "1", "--output", "syn"]) == 0
+    assert main(["data", "synthesize", "ecg", "--patients", "1", "--output", "syn"]) == 1
+    assert main(["data", "synthesize", "ecg", "--patients", "1", "--output", "syn", "--overwrite"]) == 0
+
+
+def test_show_names_the_record_that_cannot_be_drawn(site, capsys):
+    wfdb.write(site / "flat", np.zeros((12, 2500)), 250.0, LEADS)
+    assert main(["data", "show", "flat.hea", "--output", "flat.html"]) == 1
+    assert "flat: none of its leads" in capsys.readouterr().err and not (site / "flat.html").exists()

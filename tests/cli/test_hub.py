@@ -103,7 +103,7 @@ def test_export_and_import(medfm, bundle, tmp_path):
 def test_wrong_references_are_one_sentence(medfm, bundle):
     medfm("pull", bundle)
     status, out, err = medfm("show", "tiny-sin")
-    assert status == 1 and out == "" and "nearest are tiny-sim" in err and "Traceback" not in err
+    assert status == 2 and out == "" and "nearest are tiny-sim" in err and "Traceback" not in err
     assert len(err.strip().splitlines()) == 1
     status, _, err = medfm("list", "--modality", "eeg")
     assert status == 2 and "--modality eeg is unknown" in err

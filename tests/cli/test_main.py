@@ -1,6 +1,7 @@
 """The frame of the command line: dispatch, exit status, and one sentence for every failure."""
 
 import errno
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -136,3 +137,12 @@ def test_a_reader_that_goes_away_is_no_error():
     program.stdout.close()
     err = program.stderr.read()
     assert program.wait() == 141 and err == ""
+
+
+def test_a_file_that_may_not_be_read_is_not_a_place_to_write(tmp_path, monkeypatch):
+    path = tmp_path / "t.csv"
+    path.write_text("")
+    error = PermissionError(errno.EACCES, "Permission denied", str(path))
+    assert "may write to: --output" in explain(error).message
+    monkeypatch.setattr("os.access", lambda _, mode: mode == os.F_OK)
+    assert explain(error).message.endswith("change its permissions.")

@@ -91,6 +91,17 @@ def test_pretrain_flags_reach_the_configuration(workflow):
     assert options == {"resume": False, "overwrite": True, "progress": False}
 
 
+def test_resume_needs_the_run_folder_only(workflow, tmp_path):
+    from medfm.config.load import dump_yaml, resolve_finetune
+
+    flags = {"finetune.table": "t.csv", "finetune.backbone": "b", "finetune.target": ["afib"], "seed": 4}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(dump_yaml(resolve_finetune(None, flags)), encoding="utf-8")
+    assert medfm("finetune --resume --output run") == 0
+    ((config,), options) = workflow[0]
+    assert (config.finetune.target, config.seed, options["resume"]) == (["afib"], 4, True)
+
+
 def test_finetune_flags_reach_the_configuration(workflow):
     line = """finetune site.csv finetune.bootstrap=10 --backbone b --target afib,lbbb --task multilabel
         --strategy lora --patient pid --group site --folds 4 --repeats 3 --seed 5
@@ -198,9 +209,12 @@ def test_probe_embed_predict(workflow, capsys):
         "repeats": "auto",
         "pool": "mean-std",
         "output": None,
+        "overwrite": False,
         "seed": 0,
     }
     assert workflow[1][1]["patient"] == "patient_id" and workflow[1][1]["repeats"] == 4
     assert medfm("probe t.csv --backbone b --target a --pool median") == 2
-    assert workflow[2] == (("waves", "b", "z.csv"), {"patient": None})
+    assert workflow[2] == (("waves", "b", "z.csv"), {"patient": None, "overwrite": False})
     assert workflow[3][0] == ("waves", "run", "p.csv")
+    assert medfm("predict t.csv --model run --output p.csv --patient pid --overwrite") == 0
+    assert workflow[4][1] == {"patient": "pid", "overwrite": True}

@@ -245,3 +245,14 @@ def test_resolving_loads_no_torch_and_no_numpy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []
+
+
+def test_the_configuration_of_the_other_command_is_one_mistake(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_yaml(resolve_pretrain("ecg")))
+    for call in (lambda: resolve_finetune(path), lambda: resolve_saved(path, FinetuneConfig)):
+        with pytest.raises(ConfigError, match="of medfm pretrain, not of medfm finetune") as caught:
+            call()
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="of medfm finetune, not of medfm pretrain"):
+        resolve_pretrain(config={"finetune": {"table": "t.csv"}})

@@ -118,7 +118,7 @@ def test_header_codes(tmp_path):
     ):
         wfdb.write(tmp_path / name, X, 100.0, LEADS, comments=(dx.lstrip("# "),) if dx else ())
     made = catalog.manifest("chapman-shaoxing-ningbo", tmp_path)
-    labels = made.frame[["SB", "AFLT", "SR"]].to_numpy()
+    labels = made.frame[["SB", "AF_AFL", "SR"]].to_numpy()
     assert labels[:2].tolist() == [[1, 1, 0], [0, 0, 1]]
     assert np.isnan(labels[2]).all(), "a header without codes is unknown, not negative"
     assert made.patients_known and len(set(made.patients)) == 3

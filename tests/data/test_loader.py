@@ -17,7 +17,7 @@ class Plain:
     spacing = (0.1,)
     size = (20,)
 
-    def normalise(self, x, present):
+    def normalise(self, x, present, copy=True):
         return x
 
     def augment_batch(self, x, present, rng, names):

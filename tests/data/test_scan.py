@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 
 import numpy as np
 import pandas as pd
@@ -134,3 +136,17 @@ def test_progress(folder):
     seen = []
     scan(folder, ECG(fs=250), progress=lambda done, total: seen.append((done, total)))
     assert seen[-1][0] == seen[-1][1] == len(seen)
+
+
+def test_a_folder_that_may_not_be_opened_is_named(folder, monkeypatch):
+    scandir = os.scandir
+
+    def locked(path):  # root, as which tests may run, is never refused
+        if str(path).endswith("ward"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    result = scan(folder, ECG(fs=250))
+    assert "a2" not in {r.record for r in result.records}
+    assert dict(result.failed)[str(folder / "ward")].endswith("change its permissions.")

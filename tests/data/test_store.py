@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import pickle
 from pathlib import Path
 
@@ -98,6 +99,28 @@ def test_changed_file_is_read_again(corpus, tmp_path):
     first = ingest(manifest, Npy(), tmp_path / "store")
     np.save(manifest.paths[3], np.ones((3, 999), np.float32))
     assert ingest(manifest, Npy(), tmp_path / "store").path != first.path
+
+
+def test_a_file_whose_rights_were_mended_is_read_anew(corpus, tmp_path, monkeypatch):
+    manifest, _ = corpus
+    with monkeypatch.context() as patch:
+        patch.setattr(stores.os, "access", lambda path, _: Path(path).name != "r003.npy")
+        locked = ingest(manifest, Npy(), tmp_path / "store").path
+    assert ingest(manifest, Npy(), tmp_path / "store").path != locked
+
+
+def test_a_full_disk_is_left_no_fuller(tmp_path, monkeypatch):
+    def full(*_args, **_options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def make(index: int) -> Chunk:
+        return Chunk([np.ones((1, 4), np.float32)], [index], [])
+
+    with monkeypatch.context() as patch, pytest.raises(MedfmError, match=r"Make room.*MEDFM_HOME"):
+        patch.setattr(stores, "_merge", full)
+        build({"k": 1}, 2, make, fs=1.0, channels=["A"], root=tmp_path)
+    assert not list(tmp_path.glob("*.tmp")) and list(tmp_path.glob("*.parts"))
+    assert len(build({"k": 1}, 2, make, fs=1.0, channels=["A"], root=tmp_path)) == 2
 
 
 def test_killed_ingest_keeps_its_finished_chunks(tmp_path):

@@ -155,7 +155,7 @@ def test_code15_scale_rate_and_padding(tmp_path):
     for row, (first, last) in enumerate([(648, 3448), (48, 4048)]):
         read = formats.read(f"{path}#{row}")
         assert read.x.shape == (12, last - first) and read.fs == 400 and read.record == f"{101 + row}"
-        np.testing.assert_allclose(read.x, tracings[row, first:last].T * 0.1, rtol=1e-6)  # 1e-4 V = 0.1 mV
+        np.testing.assert_allclose(read.x, tracings[row, first:last].T * 0.5, rtol=1e-6)  # mV were doubled
         assert read.channels[:4] == ("DI", "DII", "DIII", "AVR") and set(read.units) == {"mV"}
     with pytest.raises(ReadError, match="zeros only"):
         formats.read(f"{path}#2")

@@ -134,6 +134,20 @@ def test_normalise_by_data_set():
     assert (y[1, 2, 10:20] == 0).all(), "a gap inside a present lead is the lead's mean"
 
 
+def test_normalise_in_place_gives_the_same_numbers():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3, 12, 50)).astype(np.float32)
+    x[1, 2, 7], x[0, 5] = np.nan, np.nan
+    present = np.ones((3, 12), bool)
+    present[0, 5] = False
+    for modality in (ECG(normalise="dataset", mean=[0.1] * 12, std=[0.5] * 12), ECG(normalise="record")):
+        own = x.copy()
+        expected = modality.normalise(x, present)
+        assert modality.normalise(own, present, copy=False) is own
+        np.testing.assert_array_equal(own, expected)
+        assert np.isfinite(own[present]).all() and own[1, 2, 7] == 0 and np.isnan(own[0, 5]).all()
+
+
 def test_normalise_by_record_and_none():
     x = twelve()[None] * 3 + 1
     present = np.ones((1, 12), bool)

@@ -82,7 +82,7 @@ def test_stated_units(unit, factor):
     [
         ("mV", 1000.0, "wrong-unit", 1.0),  # microvolts, labelled mV
         ("uV", 1.0, "wrong-unit", 1.0),  # millivolts, labelled uV
-        ("mV", 10.0, "scale-suspect", 10.0),  # CODE's 1e-4 V, labelled mV: said, not changed
+        ("mV", 10.0, "scale-suspect", 10.0),  # 1e-4 V, labelled mV: said, not changed
         ("", 1.0, "unit-assumed", 1.0),
         ("NU", 1000.0, "unit-assumed", 1.0),
         ("", 10.0, "unit-assumed", 1.0),

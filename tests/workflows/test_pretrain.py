@@ -205,6 +205,8 @@ def test_an_existing_folder_is_refused(whole, tmp_path):
     assert (tmp_path / "mine" / "thesis.txt").exists()
     with pytest.raises(ConfigError, match="nothing to resume"):
         pretrain(tiny(tmp_path / "none"), resume=True, progress=False)
+    with pytest.raises(ConfigError, match=r"other settings \(seed\)"):
+        pretrain(tiny(whole.path, "probe.patients=40", "seed=5"), resume=True, progress=False)
 
 
 def test_a_diverged_loss_ends_with_the_remedy(tmp_path):
@@ -275,3 +277,13 @@ def test_a_run_that_never_started_does_not_stand_in_the_way(tmp_path):
     for _ in range(2):  # the second try meets the same sentence, not "exists already"
         with pytest.raises(MedfmError, match="no record"):
             pretrain(tiny(tmp_path / "run", **flags), progress=False)
+
+
+def test_a_full_hub_does_not_cost_the_report(tmp_path, monkeypatch, caplog):
+    def full(*_):
+        raise MedfmError("publishing failed: no space left.")
+
+    monkeypatch.setattr("medfm.hub.folder.FolderStore.publish", full)
+    done = pretrain(tiny(tmp_path / "run", "trainer.steps=2"), progress=False)
+    assert done.report.is_file() and "medfm hub pull" in caplog.text
+    assert f"--backbone {done.path}" in done.next_command

@@ -204,6 +204,28 @@ def test_a_mistake_does_not_cost_the_run_that_overwrite_would_replace(
     assert kept.is_file()
 
 
+def test_unreadable_records_do_not_cost_the_run_that_overwrite_would_replace(
+    site: tuple[Path, Path], tmp_path: Path
+) -> None:
+    kept = run(site, tmp_path / "run").path / "results.json"
+    path = site[0].with_name("wrong_rate.csv")
+    pd.read_csv(site[0]).assign(fs=500).to_csv(path, index=False)
+    with pytest.raises(MedfmError, match="could be read"):
+        finetune(config((path, site[1]), tmp_path / "run"), overwrite=True, progress=False)
+    assert kept.is_file()
+
+
+def test_a_full_hub_does_not_cost_the_report(
+    site: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> str:
+        raise MedfmError("publishing failed: no space left.")
+
+    monkeypatch.setattr(finetune_report, "publish", full)
+    done = run(site, tmp_path / "run", **{"finetune.baseline": False})
+    assert (done.path / "results.json").is_file() and "medfm hub pull" in caplog.text
+
+
 def test_the_python_call(site: tuple[Path, Path], tmp_path: Path) -> None:
     done = medfm.finetune(
         site[0],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -129,3 +131,51 @@ def test_wrong_calls_have_their_sentence(site: tuple[Path, Path], tmp_path: Path
         predict(site[0], site[1], tmp_path / "p.csv", progress=False)
     with pytest.raises(MedfmError, match="nowhere"):
         embed(tmp_path / "nowhere", str(site[1]), tmp_path / "q.csv", progress=False)
+
+
+def test_a_blank_patient_is_no_reason_to_refuse_embeddings(site: tuple[Path, Path], tmp_path: Path) -> None:
+    frame = pd.read_csv(site[0]).head(3)
+    frame.loc[1, "patient_id"] = None
+    path = site[0].with_name("blank.csv")
+    frame.to_csv(path, index=False)
+    written = pd.read_csv(embed(path, str(site[1]), tmp_path / "z.csv", progress=False))
+    assert written["patient"].fillna("").tolist() == ["p000", "", "p002"]
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_work_and_leaves_nothing(
+    site: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from medfm.workflows import embed as module
+
+    with monkeypatch.context() as patch, pytest.raises(MedfmError, match="read-only"):
+        patch.setattr(module.os, "access", lambda *_: False)
+        patch.setattr(module, "load_bundle", lambda *_: pytest.fail("the work was begun"))
+        embed(site[0], str(site[1]), tmp_path / "z.csv", progress=False)
+
+    def full(self: pd.DataFrame, path: Path, **_: object) -> None:
+        Path(path).write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(MedfmError, match=r"Free space.*command again"):
+        patch.setattr(pd.DataFrame, "to_csv", full)
+        embed(site[0], str(site[1]), tmp_path / "z.csv", progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_of_a_single_file_the_reason_is_its_own(site: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "e.csv").write_text("")
+    with pytest.raises(MedfmError, match=r"^.*e\.csv is empty"):
+        embed(tmp_path / "e.csv", str(site[1]), tmp_path / "z.csv", progress=False)
+
+
+def test_probe_keeps_a_file_that_exists_and_replaces_it_when_told(
+    site: tuple[Path, Path], tmp_path: Path
+) -> None:
+    words = (site[0], str(site[1]), ["y"])
+    options: dict[str, Any] = {"folds": 2, "repeats": 1, "bootstrap": 0, "progress": False}
+    (tmp_path / "p.json").write_text("mine")
+    with pytest.raises(MedfmError, match="exists already"):
+        probe(*words, **options, output=tmp_path / "p.json")
+    assert (tmp_path / "p.json").read_text() == "mine"
+    results = probe(*words, **options, output=tmp_path / "p.json", overwrite=True)
+    assert json.loads((tmp_path / "p.json").read_text())["rows"] == results["rows"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ def read_checkpoint(path: Path, allow: tuple[type, ...] = ()) -> dict[str, Any]:
     import torch
 
     try:
-        with torch.serialization.safe_globals(list(allow)):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(list(allow)):
+            warnings.simplefilter("ignore")  # torch's remarks on pickle protocols; a refusal says more
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ReadError(f"{path}: no such file.") from error
