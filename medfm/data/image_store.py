@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from medfm.data.manifest import Manifest
-from medfm.data.store import CHUNK, Chunk, SignalStore, fingerprint, build
+from medfm.data.store import CHUNK, Chunk, SignalStore, build, fingerprint
 from medfm.types import MedfmError
 
 

@@ -34,6 +34,15 @@ class Method(pl.LightningModule):
 
     needs: ClassVar[type]
     ranks: ClassVar[tuple[int, ...]]
+    # What ``step`` logs that metrics.csv has a column for: parts of the loss, and rates that follow a schedule.
+    losses: ClassVar[tuple[str, ...]] = ()
+    rates: ClassVar[tuple[str, ...]] = ()
+    # Sentences of the report: what was hidden and guessed, and what to do about a collapse.
+    guess: ClassVar[str] = (
+        "Parts of each record were hidden, and the network guessed their values from the rest. The loss is the squared "
+        "error of that guess: it falls as details are learned, and says little of how useful the features are."
+    )
+    remedy: ClassVar[str] = "Lower optim.lr."
 
     def __init__(
         self,
@@ -64,6 +73,11 @@ class Method(pl.LightningModule):
     @property
     def view_spec(self) -> ViewSpec:
         return ViewSpec()
+
+    @property
+    def patch(self) -> tuple[int, ...]:
+        """Size of what is hidden at once, in samples or pixels an axis."""
+        return tuple(self.backbone.config()["patch"])
 
     @property
     @abstractmethod

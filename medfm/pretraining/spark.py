@@ -74,6 +74,10 @@ class SparK(Method):
         return ViewSpec(augment=self.augment)
 
     @property
+    def patch(self) -> tuple[int, ...]:
+        return self.stride
+
+    @property
     def encoder(self) -> Backbone:
         return self.backbone
 

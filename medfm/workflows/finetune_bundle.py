@@ -75,7 +75,7 @@ def _head(run: FineTuning, result: Fit) -> dict[str, Any]:
         "targets": list(run.cohort.task.columns),
         "classes": list(run.cohort.task.classes),
         "linear": result.model.head.config(),
-        "window": run.records.length,
+        "window": run.records.window,
     }
 
 
