@@ -91,8 +91,13 @@ def _picture_mask(modality: Any, method: Any, batch: Batch) -> tuple[Any, str]:
     from medfm.pretraining.diagnostics import reconstructions
 
     few = replace(batch, x=batch.x[:SHOWN], present=batch.present[:SHOWN], target=None)
-    figure = training_figures.picture_masks(*reconstructions(method, few))
-    return figure, "Pictures, what the network saw of them, and what it made of that"
+    *pictures, borrowed = reconstructions(method, few)
+    caption = "Pictures, what the network saw of them, and what it made of that"
+    if borrowed:
+        caption += (
+            "; each hidden part has its true brightness and contrast, which the network is not asked for"
+        )
+    return training_figures.picture_masks(*pictures), caption
 
 
 def _ecg_words(modality: Any) -> str:

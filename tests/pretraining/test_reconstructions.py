@@ -41,7 +41,8 @@ def test_what_is_seen_and_what_is_guessed_stand_in_their_places(norm):
     rng = np.random.default_rng(0)
     picture = rng.normal(2.0, 3.0, size=(2, 1, 8, 17)).astype(np.float32)  # two columns fill no patch
     batch = Batch(torch.from_numpy(picture), torch.ones(2, 1, dtype=torch.bool))
-    x, seen, whole = reconstructions(Guesser(norm), batch)
+    x, seen, whole, borrowed = reconstructions(Guesser(norm), batch)
+    assert borrowed == norm
     np.testing.assert_array_equal(x, picture[..., :15])
     for b in range(2):
         for n in range(6):

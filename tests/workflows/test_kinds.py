@@ -53,13 +53,16 @@ def test_columns_are_the_methods_own(tmp_path):
     assert columns["mae"] == ("step", "loss", "lr", "weight_decay", *measures)
 
 
-def test_the_simulated_corpus_is_the_generators_chunk_by_chunk(tmp_path: Path):
-    settings = SyntheticSettings(patients=3, records_per_patient=50, seed=4)  # two patients a chunk
+def test_the_simulated_corpus_is_the_generators_chunk_by_chunk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("medfm.workflows.corpora.CHUNK", 4)
+    settings = SyntheticSettings(patients=3, records_per_patient=2, seed=4)  # two patients a chunk
     modality = Xray(size=(32, 40), colour="rgb", normalise="none")
     store = KINDS["xray"].corpus(settings, modality, tmp_path, 1, lambda done, total: None)
-    x, labels = radiograph_arrays(3, seed=4, size=(32, 40), records_per_patient=50)
-    found, present = store.read(np.arange(150))
-    assert found.shape == (150, 3, 32, 40) and present.all()
+    x, labels = radiograph_arrays(3, seed=4, size=(32, 40), records_per_patient=2)
+    found, present = store.read(np.arange(6))
+    assert found.shape == (6, 3, 32, 40) and present.all()
     np.testing.assert_allclose(found, np.repeat(x, 3, axis=1), atol=1e-4)  # int16 steps
     assert store.labels["record"].tolist() == labels["record"].tolist()
     again = KINDS["xray"].corpus(
@@ -68,18 +71,20 @@ def test_the_simulated_corpus_is_the_generators_chunk_by_chunk(tmp_path: Path):
     assert again.path == store.path
     records = PICTURES.records(store, modality)
     np.testing.assert_array_equal(records.physical(np.arange(2))[0], found[:2])
-    owner, starts = records.plan(np.array([4, 7]))
+    owner, starts = records.plan(np.array([4, 5]))
     assert owner.tolist() == [0, 1] and not starts.any()
     with pytest.raises(MedfmError, match="taken whole"):
         PictureRecords(store, modality, window=100)
 
 
 def test_the_floor_of_pictures_is_block_means():
-    x = np.arange(2 * 32 * 48, dtype=np.float32).reshape(2, 1, 32, 48)
+    x = np.arange(2 * 33 * 48, dtype=np.float32).reshape(2, 1, 33, 48)
     x[0, 0, 0, 0] = np.nan  # no picture: black
-    reduced = floors.PICTURE["the picture at 16 x 16 pixels"](x, Xray(size=(32, 48)))
+    modality = Xray(size=(33, 48))
+    reduced = floors.PICTURE["the picture at 16 x 16 pixels"](x, modality)
     assert reduced.shape == (2, 256)
     assert reduced[1, 17] == x[1, 0, 2:4, 3:6].mean()
+    assert reduced[1, 255] == x[1, 0, 30:33, 45:48].mean()  # the last block has a row more
     assert reduced[0, 0] == pytest.approx((1 + 2 + 48 + 49 + 50) / 6)
-    grey = floors.PICTURE["mean and deviation of the grey"](x, Xray(size=(32, 48)))
+    grey = floors.PICTURE["mean and deviation of the grey"](x, modality)
     np.testing.assert_allclose(grey[1], [x[1].mean(), x[1].std()], rtol=1e-6)

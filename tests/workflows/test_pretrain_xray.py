@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import PIL.Image
 import pytest
 import torch
 
@@ -87,7 +88,7 @@ def test_a_run_on_the_simulated_corpus_leaves_a_backbone_and_a_report(whole):
     assert [int(r["step"]) for r in rows] == list(range(1, 11)) and "momentum" not in rows[0]
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
     html = whole.report.read_text(encoding="utf-8")
-    assert "guessed their values" in html and "not a medical device" in html
+    assert "guessed their values" in html and "not asked for" not in html and "not a medical device" in html
     assert (whole.path / "figures" / "mask.png").is_file()
     assert "2111.06377" in (whole.path / "cite.bib").read_text()
     assert "synthesize xray" in whole.next_command and "--target effusion" in whole.next_command
@@ -119,6 +120,7 @@ def test_spark_on_a_convolutional_network(tmp_path):
     )
     run = pretrain(config, progress=False)
     bundle = load_bundle(run.bundle)
+    assert "not asked for" in run.report.read_text(encoding="utf-8")
     assert bundle.card.id == "xray-spark-resnet18-sim" and "resnet18" in bundle.card.architecture
     assert (
         bundle.config["backbone"]["in_channels"] == 1 and "2301.03580" in (run.path / "cite.bib").read_text()
@@ -131,12 +133,14 @@ def test_a_folder_of_files_and_a_mixture_set_bad_files_aside(site, tmp_path):
     folder.mkdir()
     for path in (site.parent / "records").iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
+    grey = np.random.default_rng(0).integers(0, 255, (60, 50), np.uint8)
+    PIL.Image.fromarray(grey).save(folder / "film.png")
     run = pretrain(
         tiny(tmp_path / "run", **{"data.sources": ["synthetic@0.75", f"{folder}@0.25"]}), progress=False
     )
     simulated, files = run.results["composition"]
     assert simulated["share"] == 0.75 and simulated["simulated"]
-    assert (files["records"], files["patients"], files["set_aside"]) == (17, 17, 1)
+    assert (files["records"], files["patients"], files["set_aside"]) == (18, 18, 1)
     card = load_bundle(run.bundle).card
     assert not card.simulated_only and "1 unreadable set aside" in card.data
     log = (run.path / "train.log").read_text()
