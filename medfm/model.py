@@ -6,7 +6,7 @@ n records, C channels, T samples, N tokens, D width, F features, K outputs.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,8 +19,8 @@ from torch import Tensor
 from medfm.hub.bundle import Bundle, load_bundle
 from medfm.hub.resolve import resolve
 from medfm.types import RESEARCH_USE, Features, MedfmError, Sample
-from medfm.workflows.embedding import windows
 from medfm.workflows.gather import Item, gather, set_aside
+from medfm.workflows.kinds import kind_of
 from medfm.workflows.predict import load_finetuned
 
 if TYPE_CHECKING:
@@ -102,9 +102,10 @@ class Model:
         D]`` (``tokens``, for records of one window).
 
         ``x``: a file, a folder, a table (path or data frame with a ``path`` column), a sequence of files, or
-        an array ``[C, T]`` or ``[n, C, T]`` in the modality's unit (ECG: mV) with its sampling rate ``fs`` in
-        Hz and, unless it has the model's channels in the model's order, their names; a file that states no
-        rate takes ``fs`` too. A record longer than the model's window is covered by windows whose features
+        an array. Of signals it is ``[C, T]`` or ``[n, C, T]`` in the modality's unit (ECG: mV) with its sampling
+        rate ``fs`` in Hz and, unless it has the model's channels in the model's order, their names; a file that
+        states no rate takes ``fs`` too. Of pictures it is ``[H, W]``, ``[n, H, W]`` or ``[n, C, H, W]``, bone
+        bright. A record longer than the model's window is covered by windows whose features
         are averaged. A record that cannot be read becomes a row of NaN and a warning (:meth:`embed_records`
         gives the reasons); when none can, :class:`MedfmError`.
         """
@@ -168,7 +169,7 @@ class Model:
         if how not in ("mean", "mean-std", "tokens"):
             raise MedfmError(f"pool {how!r} is unknown; use mean, mean-std or tokens.")
         call = _tokens if how == "tokens" else partial(pool, how=how)
-        values, failed = self._run(items, batch_size, call, self.modality.size[0], single=how == "tokens")
+        values, failed = self._run(items, batch_size, call, single=how == "tokens")
         kept = list(values)
         return Embedded(
             z=np.stack([values[i] for i in kept]).astype(np.float32),
@@ -184,12 +185,12 @@ class Model:
         items: list[Item],
         batch_size: int,
         call: Callable[[Features], Tensor],
-        size: int,
+        window: int = 0,
         *,
         single: bool = False,
     ) -> tuple[dict[int, np.ndarray], dict[int, str]]:
-        """``call`` on windows of ``size`` samples, averaged over a record, by position in ``items``; what
-        failed.
+        """``call`` on windows of ``window`` samples (0: the modality's), averaged over a record, by position in
+        ``items``; what failed.
 
         One batch of windows is in memory at a time. A bad record is set aside and the rest goes on.
         """
@@ -208,7 +209,7 @@ class Model:
 
         for i, item in enumerate(items):
             try:
-                cuts = list(self._cuts(item.read(), size, single))
+                cuts = self._cuts(item.read(), window, single)
             except Exception as error:  # one bad file never ends a run: it is set aside with its reason
                 failed[i] = (
                     str(error) if isinstance(error, MedfmError) else f"{type(error).__name__}: {error}"
@@ -225,23 +226,13 @@ class Model:
             raise MedfmError(f"none of the {len(items)} record(s) could be read. First reason: {reason}")
         return {i: sums[i] / counts[i] for i in sorted(sums)}, failed
 
-    def _cuts(self, sample: Sample, size: int, single: bool) -> Iterator[Sample]:
-        """The normalised windows that cover ``sample``; one in which no channel is recorded is left out."""
-        starts = windows(sample.x.shape[-1], size)
-        name = sample.record or "the record"
-        if single and len(starts) > 1:
-            seconds = size * self.modality.spacing[0]
+    def _cuts(self, sample: Sample, window: int, single: bool) -> list[Sample]:
+        """What of ``sample`` the network takes, normalised: the windows that cover it, or a picture whole."""
+        if single and sample.x.shape[-1] > self.modality.size[-1]:
+            seconds = self.modality.size[0] * self.modality.spacing[0]
+            name = sample.record or "the record"
             raise MedfmError(f"{name} is longer than {seconds:g} s: for pool='tokens', cut it to that.")
-        some = False
-        for start in starts:
-            x = sample.x[..., start : start + size]
-            x = np.pad(x, ((0, 0), (0, size - x.shape[-1])), constant_values=np.nan)
-            present = sample.present & ~np.isnan(x).all(axis=-1)
-            if present.any():
-                some = True
-                yield sample.replace(x=self.modality.normalise(x, present), present=present)
-        if not some:
-            raise MedfmError(f"{name} holds no recorded sample in any channel.")
+        return list(kind_of(self.modality).reading.cuts(sample, self.modality, window))
 
 
 def load(ref: str | Path, device: str = "auto") -> Model:

@@ -65,6 +65,55 @@ class Signal:
 
 
 @dataclass(frozen=True)
+class Voi:
+    """One way from values to grey that a file offers (DICOM PS3.3 C.11.2): a window, or a table of grey values.
+
+    centre, width: in the image's values, after its modality LUT; function: LINEAR, LINEAR_EXACT or SIGMOID.
+    table: grey of the values ``first``, ``first + 1``, ... as numbers of ``bits`` bits; it stands for the window.
+    """
+
+    centre: float = 0.0
+    width: float = 0.0
+    function: str = "LINEAR"
+    table: np.ndarray | None = None
+    first: int = 0
+    bits: int = 16
+    explanation: str = ""
+
+
+@dataclass(frozen=True)
+class Image:
+    """What an image format yields: the file's own values, not yet windowed or inverted, nothing interpreted.
+
+    x: float32 ``[C, H, W]`` after modality LUT or rescale; C is 1 (grey) or 3 (red, green, blue). valid: bool
+    ``[H, W]``, False where the file says that there is no picture (padding, display shutter), None: everywhere.
+    field: (top, bottom, left, right) of the collimated field, half open, None: not stated. spacing: mm a pixel (row
+    pitch, column pitch), None: not stated. aspect: row pitch / column pitch. photometric: the file's word, as in
+    DICOM. inverted: small values are to be shown bright, after windowing. voi: windows and tables, the file's first
+    choice first. bits: that a stored value has. ``meta`` may hold identity and never leaves the site.
+    """
+
+    x: np.ndarray
+    photometric: str
+    bits: int
+    format: str
+    spacing: tuple[float, float] | None = None
+    aspect: float = 1.0
+    inverted: bool = False
+    voi: tuple[Voi, ...] = ()
+    valid: np.ndarray | None = None
+    field: tuple[int, int, int, int] | None = None
+    record: str = ""
+    patient: str | None = None
+    meta: dict[str, Any] = dataclasses.field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+
+    def __post_init__(self) -> None:
+        assert self.x.ndim == 3 and self.x.shape[0] in (1, 3)
+        assert self.valid is None or self.valid.shape == self.x.shape[1:]
+
+
+@dataclass(frozen=True)
 class Sample:
     """One record on its modality's grid.
 

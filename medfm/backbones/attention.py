@@ -34,16 +34,26 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, keep: Tensor | slice | None = None) -> Tensor:
         """``[B, N, D] -> [B, N, D]``, or ``[B, M, D]`` for the queries of ``keep``."""
+        if keep is None:
+            return self.mix(self.qkv(x))
         batch, count, dim = x.shape
-        if keep is not None and type(self.qkv) is nn.Linear:
+        if type(self.qkv) is nn.Linear:
             bias = (None, None) if self.qkv.bias is None else self.qkv.bias.split((dim, 2 * dim))
             wq, wkv = self.qkv.weight.split((dim, 2 * dim))
             q = self._heads(F.linear(take(x, keep), wq, bias[0]))
             k, v = F.linear(x, wkv, bias[1]).view(batch, count, 2, self.heads, -1).permute(2, 0, 3, 1, 4)
         else:
+            # An adapter wraps qkv: its own forward must run.
             q, k, v = self.qkv(x).view(batch, count, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-            if keep is not None:  # an adapter wraps qkv: its own forward must run
-                q = self._heads(take(q.transpose(1, 2).flatten(2), keep))
+            q = self._heads(take(q.transpose(1, 2).flatten(2), keep))
+        return self._attend(q, k, v)
+
+    def mix(self, qkv: Tensor) -> Tensor:
+        """Queries, keys and values side by side ``[B, N, 3 D]`` to ``[B, N, D]``."""
+        q, k, v = qkv.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return self._attend(q, k, v)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         out = F.scaled_dot_product_attention(q, k, v)
         return self.proj(out.transpose(1, 2).flatten(2))
 
@@ -122,7 +132,11 @@ class Block(nn.Module):
     def forward(self, x: Tensor, keep: Tensor | slice | None = None) -> Tensor:
         """``[B, N, D] -> [B, N, D]``, or ``[B, M, D]`` for the tokens of ``keep``."""
         branch = self.attn(self.norm1(x), keep)
-        x = (x if keep is None else take(x, keep)) + self.drop_path(self.ls1(branch))
+        return self.after_attention(x if keep is None else take(x, keep), branch)
+
+    def after_attention(self, x: Tensor, branch: Tensor) -> Tensor:
+        """The tokens with what attention found for them, through the second half of the block."""
+        x = x + self.drop_path(self.ls1(branch))
         return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
 
 

@@ -73,6 +73,22 @@ class Tokens(Protocol):
         ...
 
 
+@runtime_checkable
+class Pyramid(Protocol):
+    """Capability of convolutional networks: feature maps at several resolutions, fine to coarse.
+
+    ``widths[i]`` channels and ``strides[i]`` (input steps a cell, one number an axis) of map i. A network that is
+    to learn by SparK brings positions together in its Conv, pooling and normalisation modules alone.
+    """
+
+    widths: tuple[int, ...]
+    strides: tuple[tuple[int, ...], ...]
+
+    def pyramid(self, x: Tensor) -> tuple[Tensor, ...]:
+        """``x [B, C, *S]`` without NaN to maps ``[B, widths[i], *S / strides[i]]``."""
+        ...
+
+
 def build(config: dict[str, Any]) -> Backbone:
     """Rebuild a backbone from its :meth:`Backbone.config` (the inverse, up to weights)."""
     from medfm.config.backbones import BACKBONES

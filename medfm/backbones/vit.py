@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from medfm.backbones.attention import Block, initialise
 from medfm.backbones.base import Backbone
+from medfm.backbones.patches import patchify, silenced
 from medfm.backbones.positions import sincos
 from medfm.types import ConfigError, Features
 
@@ -37,17 +38,6 @@ class PatchEmbed(nn.Module):
         super().__init__()
         self.patch = patch
         self.proj = CONV[len(patch)](in_channels, dim, patch, stride=patch, bias=bias)
-
-    def patchify(self, x: Tensor) -> Tensor:
-        """``[B, C, *S] -> [B, *grid, C * prod(patch)]``; what does not fill a last patch is left out."""
-        rank = len(self.patch)
-        grid = [s // p for s, p in zip(x.shape[2:], self.patch)]
-        for axis, (count, p) in enumerate(zip(grid, self.patch)):
-            if x.shape[2 + axis] != count * p:
-                x = x.narrow(2 + axis, 0, count * p)
-        split = x.reshape(*x.shape[:2], *[n for pair in zip(grid, self.patch) for n in pair])
-        cells, inner = [2 + 2 * a for a in range(rank)], [3 + 2 * a for a in range(rank)]
-        return split.permute(0, *cells, 1, *inner).flatten(rank + 1)
 
     def forward(self, patches: Tensor) -> Tensor:
         """``[..., C * prod(patch)] -> [..., D]``."""
@@ -163,10 +153,7 @@ class ViT(Backbone):
         """``[B, C, *S] -> [B, N, C * prod(patch)]``; absent channels and NaN gaps are zero, the mean after
         normalisation."""
         self.grid_of(x)
-        x = torch.nan_to_num(x)
-        if present is not None:
-            x = x * present.view(*present.shape, *[1] * self.rank)
-        return self.patch_embed.patchify(x).flatten(1, self.rank)
+        return patchify(silenced(x, present), self.patch_embed.patch)
 
     def embed(self, patches: Tensor) -> Tensor:
         """Any subset of patches ``[B, K, C * prod(patch)] -> [B, K, D]``, without positions."""

@@ -18,7 +18,7 @@ def bench() -> None:
 
 @app.command()
 def pretrain(
-    modality: str = typer.Option("ecg", "--modality", "-m", help="What the records are: ecg."),
+    modality: str = typer.Option("ecg", "--modality", "-m", help="What the records are: ecg or xray."),
     as_json: bool = typer.Option(False, "--json", help="Results as JSON on standard output."),
 ) -> None:
     """Samples a second of loader and step, and CPU seconds of a step against a plain implementation."""

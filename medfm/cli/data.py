@@ -91,35 +91,39 @@ def describe(
 @app.command()
 def show(
     source: Path = typer.Argument(help="a record or a folder"),
-    output: Path = typer.Option(Path("ecg.html"), "--output", help="FILE.png or FILE.html"),
+    output: Path | None = typer.Option(
+        None, "--output", help="FILE.png or FILE.html; default: the modality's name and .html"
+    ),
     modality: str = MODALITY,
     most: int = typer.Option(8, "--records", help="of a folder, draw this many"),
     fs: float | None = typer.Option(None, "--fs", help="sampling rate of the prepared record, Hz"),
     highpass: float | None = typer.Option(None, "--highpass", help="high-pass of the prepared record, Hz"),
     alias: list[str] | None = ALIAS,
 ) -> None:
-    """Records on ECG paper (25 mm/s, 10 mm/mV, 3 x 4 and a rhythm strip), as recorded over as prepared."""
-    from medfm import formats
-    from medfm.data.scan import find_records
+    """Records as recorded and as prepared: ECGs on paper (25 mm/s, 10 mm/mV), radiographs side by side."""
+    from medfm.data.scan import find_records, room_of
     from medfm.paths import written_whole
 
     settings = {k: v for k, v in {"fs": fs, "highpass": highpass}.items() if v is not None}
     meaning = _modality(modality, alias, **settings)
+    output = output or Path(f"{modality}.html")
     if output.suffix.lower() not in (".png", ".html"):
         raise ConfigError(f"--output {output}: give a file that ends in .png or .html.")
-    addresses = find_records(source)[0] if source.is_dir() else formats.records(source)
-    signals, failed = [], []
+    room = room_of(meaning)
+    addresses = find_records(source, room)[0] if source.is_dir() else room.records(source)
+    records, failed = [], []
     for address in addresses[:most]:
         try:
-            signals.append(formats.read(address))
+            records.append(room.read(address))
         except MedfmError as error:
             failed.append(str(error))
-    if not signals:
+    if not records:
         raise MedfmError(failed[0] if failed else f"{source}: no record to draw.")
-    from medfm.modalities.ecg_paper import write
+    from medfm.modalities import ecg_paper, xray_sheet
 
+    write: Any = ecg_paper.write if meaning.rank == 1 else xray_sheet.write
     with written_whole(output) as part:
-        failed += [f"{record}: {reason}" for record, reason in write(signals, meaning, part)]
+        failed += [f"{record}: {reason}" for record, reason in write(records, meaning, part)]
     for reason in failed:
         typer.echo(f"not drawn: {reason}", err=True)
     more = f" of {len(addresses)}" if len(addresses) > most else ""
@@ -184,11 +188,16 @@ def datasets(
 
 @app.command()
 def synthesize(
-    modality: str = typer.Argument(help="ecg"),
+    modality: str = typer.Argument(help="ecg or xray"),
     patients: int = typer.Option(200, "--patients", min=1),
     output: Path = typer.Option(..., "--output", help="folder for the records and table.csv"),
     seed: int = typer.Option(0, "--seed"),
-    fmt: str = typer.Option("wfdb", "--format", help="file format of the records"),
+    fmt: str | None = typer.Option(
+        None, "--format", help="wfdb (default), edf, csv, dicom; radiographs: dicom"
+    ),
+    size: int | None = typer.Option(
+        None, "--size", help="height and width of radiographs, pixels; default 256"
+    ),
     overwrite: bool = OVERWRITE,
 ) -> None:
     """Simulated records as real files, with a table of labels: a site to try everything on."""
@@ -200,7 +209,8 @@ def synthesize(
         )
     from medfm.synthetic.corpus import write_corpus
 
-    table = write_corpus(modality, patients, output, seed=seed, format=fmt, overwrite=overwrite)
+    options: dict[str, Any] = {} if size is None else {"size": size}
+    table = write_corpus(modality, patients, output, seed=seed, format=fmt, overwrite=overwrite, **options)
     typer.echo(f"{table}: {patients} simulated patients")
     typer.echo(f"next: medfm data scan {table}")
     typer.echo(RESEARCH_USE)
@@ -273,7 +283,10 @@ def _modality(name: str, alias: list[str] | None, **settings: Any) -> Any:
         if not equals or not channel:
             raise ConfigError(f"--alias {word}: write CHANNEL=LEAD, for instance ECG=II.")
         pairs[channel] = lead
-    return MODALITIES[name].load()(**({"alias": pairs} if pairs else {}), **settings)
+    given = {**({"alias": pairs} if pairs else {}), **settings}
+    if foreign := [key for key in given if key not in MODALITIES[name].settings.model_fields]:
+        raise ConfigError(f"--{foreign[0]} is not for --modality {name}; leave it out.")
+    return MODALITIES[name].load()(**given)
 
 
 def _scan(source: Path, modality: str, jobs: int, alias: list[str] | None) -> ScanResult:
@@ -317,13 +330,10 @@ def _print_summary(summary: dict[str, Any]) -> None:
     if not summary["records"]:
         return
     typer.echo(f"formats   {listed(summary['formats'])}")
-    typer.echo(f"fs        {listed(summary['fs'])} Hz")
-    s = summary["seconds"]
-    typer.echo(
-        f"length    {s['shortest']:.4g} to {s['longest']:.4g} s, median {s['median']:.4g}; "
-        f"{s['total'] / 3600:.3g} h in all"
-    )
-    typer.echo(f"leads     {listed(summary['leads'])}")
+    if "pixels" in summary:
+        _print_pictures(summary, listed)
+    else:
+        _print_signals(summary, listed)
     if "age" in summary:
         age = summary["age"]
         typer.echo(
@@ -332,10 +342,35 @@ def _print_summary(summary: dict[str, Any]) -> None:
         )
     if "sex" in summary:
         typer.echo(f"sex       {listed(summary['sex'])}")
+    typer.echo(f"findings  {listed(summary['findings']) or 'none'}")
+
+
+def _print_pictures(summary: dict[str, Any], listed: Any) -> None:
+    pixels = summary["pixels"]
+    typer.echo(f"pixels    {pixels['smallest']} to {pixels['largest']}, median {pixels['median']}")
+    typer.echo(f"bits      {listed(summary['bits'])}")
+    typer.echo(
+        f"shown as  {listed(summary['photometric'])}; {summary['windowed_before']} were windowed before export"
+    )
+    typer.echo(f"views     {listed(summary['views'])}")
+    typer.echo(f"spacing   {listed(summary['spacing'])}")
+    pairs = summary["duplicates"]
+    typer.echo(f"same film {len(pairs)} pair{'s' * (len(pairs) != 1)}")
+    for first, second in pairs[:5]:
+        typer.echo(f"  {first} and {second}")
+
+
+def _print_signals(summary: dict[str, Any], listed: Any) -> None:
+    typer.echo(f"fs        {listed(summary['fs'])} Hz")
+    s = summary["seconds"]
+    typer.echo(
+        f"length    {s['shortest']:.4g} to {s['longest']:.4g} s, median {s['median']:.4g}; "
+        f"{s['total'] / 3600:.3g} h in all"
+    )
+    typer.echo(f"leads     {listed(summary['leads'])}")
     typer.echo("amplitude mV (0.5 %, 50 %, 99.5 %, median over records)")
     for lead, values in summary["amplitude_mv"].items():
         typer.echo(f"  {lead:4} " + " ".join(f"{v:7.3f}" for v in values))
-    typer.echo(f"findings  {listed(summary['findings']) or 'none'}")
 
 
 def _next_step(result: ScanResult, written: Path, modality: str) -> None:

@@ -46,7 +46,7 @@ SOURCE = typer.Argument(..., metavar="PATH|TABLE", help="A file, a folder or a t
 @app.command(rich_help_panel="Train")
 def pretrain(
     overrides: list[str] = OVERRIDES,
-    modality: str = typer.Option(None, "--modality", "-m", help="What the records are: ecg."),
+    modality: str = typer.Option(None, "--modality", "-m", help="What the records are: ecg or xray."),
     method: str = typer.Option(
         None, "--method", help="Self-supervised method; default: the modality's recipe."
     ),

@@ -44,6 +44,69 @@ class ViTSettings(Settings):
         return self
 
 
+class ImageSettings(Settings):
+    """A network of timm for images; its architecture is its name."""
+
+    weights: str | None = Field(
+        None, description="local file to start from (timm's or torchvision's names); never fetched"
+    )
+
+
+class DenseNet121Settings(ImageSettings):
+    """DenseNet-121 (arXiv 1608.06993), the usual network of the radiograph literature."""
+
+    name: Literal["densenet121"] = "densenet121"
+
+
+class DropPathSettings(ImageSettings):
+    """A network of timm whose residual branches can be dropped while training."""
+
+    drop_path: float = Field(0.0, ge=0, lt=1)
+
+
+class ResNet18Settings(DropPathSettings):
+    """ResNet-18 (arXiv 1512.03385), for a CPU."""
+
+    name: Literal["resnet18"] = "resnet18"
+
+
+class ResNet50Settings(DropPathSettings):
+    """ResNet-50 (arXiv 1512.03385)."""
+
+    name: Literal["resnet50"] = "resnet50"
+
+
+class ConvNeXtTinySettings(DropPathSettings):
+    """ConvNeXt-T (arXiv 2201.03545)."""
+
+    name: Literal["convnext_tiny"] = "convnext_tiny"
+
+
+class ViTTinySettings(DropPathSettings):
+    """timm's ViT-Ti/16."""
+
+    name: Literal["vit_tiny_patch16_224"] = "vit_tiny_patch16_224"
+
+
+class ViTSmallSettings(DropPathSettings):
+    """timm's ViT-S/16."""
+
+    name: Literal["vit_small_patch16_224"] = "vit_small_patch16_224"
+
+
+class ViTBaseSettings(DropPathSettings):
+    """timm's ViT-B/16."""
+
+    name: Literal["vit_base_patch16_224"] = "vit_base_patch16_224"
+
+
 BACKBONES: dict[str, Entry] = {
     "vit": Entry(ViTSettings, "medfm.backbones.vit:ViT"),
+    "resnet18": Entry(ResNet18Settings, "medfm.backbones.image2d:ResNet18"),
+    "resnet50": Entry(ResNet50Settings, "medfm.backbones.image2d:ResNet50"),
+    "densenet121": Entry(DenseNet121Settings, "medfm.backbones.image2d:DenseNet121"),
+    "convnext_tiny": Entry(ConvNeXtTinySettings, "medfm.backbones.image2d:ConvNeXtTiny"),
+    "vit_tiny_patch16_224": Entry(ViTTinySettings, "medfm.backbones.image2d:ViTTiny"),
+    "vit_small_patch16_224": Entry(ViTSmallSettings, "medfm.backbones.image2d:ViTSmall"),
+    "vit_base_patch16_224": Entry(ViTBaseSettings, "medfm.backbones.image2d:ViTBase"),
 }

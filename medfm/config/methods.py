@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from medfm.config.base import Entry, Settings
 
@@ -38,6 +38,61 @@ class ECGJEPASettings(Settings):
     )
 
 
+# Width, depth, heads of the decoders of the official medical MAE: light with ViT-S, full with ViT-B.
+MAE_DECODERS: dict[str, tuple[int, int, int]] = {"light": (512, 2, 16), "full": (512, 8, 16)}
+
+
+class MAESettings(Settings):
+    """Masked autoencoder (He et al., arXiv 2111.06377). Defaults are those for radiographs (Xiao et al., arXiv
+    2210.12843, with a ViT-S)."""
+
+    derived: ClassVar[dict[str, tuple[str, ...]]] = {
+        "decoder": ("decoder_dim", "decoder_depth", "decoder_heads")
+    }
+    name: Literal["mae"] = "mae"
+    mask: float = Field(
+        0.9, gt=0, lt=1, description="share of the patches hidden; 0.75 is usual for photographs"
+    )
+    norm_patches: bool = Field(
+        False, description="predict each patch normalised by its own mean and deviation"
+    )
+    decoder: Literal["light", "full"] | None = Field(
+        "light", description="light: 2 blocks, with ViT-S; full: 8 blocks, with ViT-B; both of width 512"
+    )
+    decoder_dim: int | None = Field(None, gt=0)
+    decoder_depth: int | None = Field(None, gt=0)
+    decoder_heads: int | None = Field(None, gt=0)
+    augment: tuple[str, ...] = Field((), description="label-safe augmentations of the modality")
+
+    @model_validator(mode="after")
+    def _resolve(self) -> MAESettings:
+        dim, depth, heads = MAE_DECODERS[self.decoder] if self.decoder else (None, None, None)
+        resolved = {
+            "decoder_dim": self.decoder_dim or dim,
+            "decoder_depth": self.decoder_depth or depth,
+            "decoder_heads": self.decoder_heads or heads,
+        }
+        if missing := [k for k, v in resolved.items() if v is None]:
+            raise ValueError(f"without method.decoder, set {', '.join(missing)}")
+        if resolved["decoder_dim"] % resolved["decoder_heads"]:  # type: ignore[operator]
+            raise ValueError("decoder_dim is not divisible by decoder_heads")
+        self.__dict__.update(resolved)
+        return self
+
+
+class SparKSettings(Settings):
+    """SparK (Tian et al., arXiv 2301.03580): masked modelling for convolutional networks. Defaults are the paper's."""
+
+    name: Literal["spark"] = "spark"
+    mask: float = Field(
+        0.6, gt=0, lt=1, description="share of the cells hidden; a cell is as large as the total stride"
+    )
+    decoder_dim: int = Field(768, ge=8, description="width at the coarsest map; each finer one has half")
+    augment: tuple[str, ...] = Field((), description="label-safe augmentations of the modality")
+
+
 METHODS: dict[str, Entry] = {
     "ecg_jepa": Entry(ECGJEPASettings, "medfm.pretraining.ecg_jepa:ECGJEPA"),
+    "mae": Entry(MAESettings, "medfm.pretraining.mae:MAE"),
+    "spark": Entry(SparKSettings, "medfm.pretraining.spark:SparK"),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from medfm.config.base import Entry, Settings
 
@@ -35,6 +35,50 @@ class ECGSettings(Settings):
     )
 
 
+class XraySettings(Settings):
+    """What a radiograph means to a model: which grey its values are, and how it lies on the grid."""
+
+    name: Literal["xray"] = "xray"
+    size: tuple[int, int] = Field((224, 224), description="rows and columns of the model's grid")
+    fit: Literal["pad", "crop", "stretch"] = Field(
+        "pad", description="keep the proportions by padding, by cropping to the centre, or not at all"
+    )
+    colour: Literal["grey", "rgb"] = Field("grey", description="one channel, or three (grey is repeated)")
+    voi: int = Field(
+        0, ge=-1, description="which of the file's windows or LUTs; -1: percentiles, whatever it says"
+    )
+    percentiles: tuple[float, float] = Field(
+        (0.5, 99.5), description="black and white of a picture without a window, in percent of its pixels"
+    )
+    invert: Literal["file", "always", "never"] = Field(
+        "file",
+        description="show small values bright: as the file says, or against it where it is known to be wrong",
+    )
+    normalise: Literal["dataset", "record", "none"] = Field(
+        "dataset",
+        description="mean and deviation of the training data, of the picture, or none (grey, 0 to 1)",
+    )
+    mean: tuple[float, ...] | None = Field(None, description="mean grey a channel; fitted on training data")
+    std: tuple[float, ...] | None = Field(None, description="deviation a channel; fitted on training data")
+
+    @field_validator("size")
+    @classmethod
+    def _size(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if min(value) < 8 or max(value) > 8192:
+            raise ValueError("size: give rows and columns between 8 and 8192, for instance [224, 224]")
+        return value
+
+    @field_validator("percentiles")
+    @classmethod
+    def _percentiles(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 <= value[0] < value[1] <= 100:
+            raise ValueError(
+                "percentiles: give two rising numbers between 0 and 100, for instance [0.5, 99.5]"
+            )
+        return value
+
+
 MODALITIES: dict[str, Entry] = {
     "ecg": Entry(ECGSettings, "medfm.modalities.ecg:ECG"),
+    "xray": Entry(XraySettings, "medfm.modalities.xray:Xray"),
 }

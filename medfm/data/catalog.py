@@ -303,33 +303,33 @@ def tolerant(path: Path, patient: str | None) -> Manifest:
 def _folder(path: Path, modality: Any) -> Manifest:
     """The table that ``medfm data synthesize`` or ``scan`` left in the folder, or every record found below
     it."""
-    from medfm.data.scan import find_records, is_table
+    from medfm import formats
+    from medfm.data.scan import find_records, is_table, room_of
 
+    room = formats if modality is None else room_of(modality)
     for name in ("table.csv", "manifest.csv"):
         if (path / name).is_file() and is_table(path / name):
             return tolerant(path / name, "patient_id")
-    addresses, failed = find_records(path)
+    addresses, failed = find_records(path, room)
     for file, reason in failed:
         log.warning("%s: set aside: %s", file, reason)
     if not addresses:
         raise MedfmError(f"{path}: none of its files can be read; {failed[0][1]}")
     frame = pd.DataFrame({"path": [str(Path(a).resolve()) for a in addresses]})
-    patients = [_stated_patient(address) for address in addresses]
+    patients = [_stated_patient(address, room) for address in addresses]
     made = Manifest.from_frame(frame, patient=None, source=str(path)).frame
     made["patient"] = [stated or record for stated, record in zip(patients, made["record"])]
     return Manifest(made, all(patients), str(path))
 
 
-def _stated_patient(address: str) -> str | None:
-    """The patient that a file states. WFDB, CSV and array formats have no place for one and are not
+def _stated_patient(address: str, room: Any) -> str | None:
+    """The patient that a file states. WFDB, CSV, array and picture formats have no place for one and are not
     opened."""
-    from medfm import formats
-
     suffix = Path(address.split("#")[0]).suffix.lower()
-    if formats.SUFFIXES.get(suffix) not in ("edf", "dicom", "ecg_xml", "kardia"):
+    if room.SUFFIXES.get(suffix) not in ("edf", "dicom", "ecg_xml", "kardia"):
         return None
     try:
-        return formats.read(address).patient
+        return room.read(address).patient
     except MedfmError:
         return None  # ingest reads the file again and reports it with its reason
 

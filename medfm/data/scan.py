@@ -19,7 +19,9 @@ import pandas as pd
 
 from medfm import formats
 from medfm.data.manifest import Manifest
+from medfm.data.scan_pictures import Picture, inspect_picture, summary
 from medfm.data.tables import is_table, read_table
+from medfm.formats import pictures
 from medfm.paths import written_whole
 from medfm.types import Finding, MedfmError
 
@@ -52,6 +54,17 @@ class Record:
     def warnings(self) -> tuple[Finding, ...]:
         return tuple(f for f in self.findings if f.severity != "info")
 
+    def row(self) -> dict[str, Any]:
+        """What the manifest says of this record beside its path, name, patient and findings."""
+        return {
+            "format": self.format,
+            "fs": round(self.fs, 6),
+            "duration": round(self.seconds, 4),
+            "leads": " ".join(self.channels),
+            "age": self.age,
+            "sex": self.sex or "",
+        }
+
 
 @dataclass(frozen=True)
 class ScanResult:
@@ -59,7 +72,7 @@ class ScanResult:
     kept."""
 
     source: str
-    records: tuple[Record, ...]
+    records: tuple[Record | Picture, ...]
     failed: tuple[tuple[str, str], ...]
     table: pd.DataFrame | None = None
 
@@ -81,12 +94,7 @@ class ScanResult:
                     "path": _relative(record.path, folder),
                     "record": record.record,
                     "patient_id": record.patient or "",
-                    "format": record.format,
-                    "fs": round(record.fs, 6),
-                    "duration": round(record.seconds, 4),
-                    "leads": " ".join(record.channels),
-                    "age": record.age,
-                    "sex": record.sex or "",
+                    **record.row(),
                     "findings": " ".join(dict.fromkeys(f.code for f in record.warnings)),
                 }
             )
@@ -107,55 +115,58 @@ class ScanResult:
         return output
 
     def describe(self) -> dict[str, Any]:
-        """Lengths, rates, formats, leads, amplitudes, demographics and findings over all readable records."""
-        seconds = np.array([r.seconds for r in self.records])
+        """Formats, demographics and findings over all readable records, and what the modality has to say: of signals
+        lengths, rates, leads and amplitudes, of pictures sizes, views and near-duplicates."""
         ages = np.array([r.age for r in self.records if r.age is not None], float)
         patients = [r.patient for r in self.records if r.patient]
-        # The fullest record first: its order of leads is the modality's.
-        fullest = sorted(self.records, key=lambda r: -len(r.channels))
-        leads = Counter(lead for r in fullest for lead in r.channels)
-        amplitude = {
-            lead: [
-                round(
-                    float(np.median([r.amplitude[lead][k] for r in self.records if lead in r.amplitude])), 3
-                )
-                for k in range(3)
-            ]
-            for lead in leads
-        }
-        summary: dict[str, Any] = {
+        signals = [r for r in self.records if isinstance(r, Record)]
+        images = [r for r in self.records if isinstance(r, Picture)]
+        described: dict[str, Any] = {
             "source": self.source,
             "records": len(self.records),
             "failed": len(self.failed),
             "patients": len(set(patients)) if len(patients) == len(self.records) and patients else None,
             "formats": dict(Counter(r.format for r in self.records).most_common()),
-            "fs": {f"{fs:g}": n for fs, n in Counter(r.fs for r in self.records).most_common()},
-            "leads": dict(leads),
-            "amplitude_mv": amplitude,
+            **(summary(images) if images else _signals(signals)),
             "findings": dict(self.codes().most_common()),
         }
-        if len(seconds):
-            low, median, high = np.percentile(seconds, (0, 50, 100))
-            summary["seconds"] = {
-                "shortest": low,
-                "median": median,
-                "longest": high,
-                "total": float(seconds.sum()),
-            }
         if len(ages):
-            summary["age"] = {
+            described["age"] = {
                 "known": len(ages),
                 "median": float(np.median(ages)),
                 "range": [ages.min(), ages.max()],
             }
         if sexes := Counter(r.sex for r in self.records if r.sex):
-            summary["sex"] = dict(sexes)
-        return summary
+            described["sex"] = dict(sexes)
+        return described
 
 
-def find_records(folder: str | Path) -> tuple[list[str], list[tuple[str, str]]]:
+def _signals(records: list[Record]) -> dict[str, Any]:
+    seconds = np.array([r.seconds for r in records])
+    # The fullest record first: its order of leads is the modality's.
+    fullest = sorted(records, key=lambda r: -len(r.channels))
+    leads = Counter(lead for r in fullest for lead in r.channels)
+    amplitude = {
+        lead: [
+            round(float(np.median([r.amplitude[lead][k] for r in records if lead in r.amplitude])), 3)
+            for k in range(3)
+        ]
+        for lead in leads
+    }
+    found: dict[str, Any] = {
+        "fs": {f"{fs:g}": n for fs, n in Counter(r.fs for r in records).most_common()},
+        "leads": dict(leads),
+        "amplitude_mv": amplitude,
+    }
+    if len(seconds):
+        low, median, high = np.percentile(seconds, (0, 50, 100))
+        found["seconds"] = {"shortest": low, "median": median, "longest": high, "total": float(seconds.sum())}
+    return found
+
+
+def find_records(folder: str | Path, room: Any = formats) -> tuple[list[str], list[tuple[str, str]]]:
     """Addresses of all records below a folder, sorted, and containers that could not be opened, with the
-    reason.
+    reason. room: who knows what a record is, ``formats`` for signals or ``formats.pictures``.
 
     Raises :class:`MedfmError` for a folder that does not exist or holds no record.
     """
@@ -167,17 +178,18 @@ def find_records(folder: str | Path) -> tuple[list[str], list[tuple[str, str]]]:
     others: Counter[str] = Counter()
     for file in _walk(folder, failed):
         try:
-            if not formats.is_candidate(file):
+            if not room.is_candidate(file):
                 others[file.suffix.lower() or "no suffix"] += 1
                 continue
-            addresses += [str(a) for a in formats.records(file)]
+            addresses += [str(a) for a in room.records(file)]
         except MedfmError as error:
             failed.append((str(file), str(error)))
         except OSError as error:
             failed.append((str(file), f"cannot be opened ({error.strerror}); change its permissions."))
     if not addresses and not failed:
         seen = ", ".join(f"{n} {suffix}" for suffix, n in others.most_common(5)) or "no file"
-        known = " ".join(sorted(s for s, name in formats.SUFFIXES.items() if name in formats.READERS))
+        readable = formats.READERS if room is formats else set(room.SUFFIXES.values())
+        known = " ".join(sorted(s for s, name in room.SUFFIXES.items() if name in readable))
         raise MedfmError(
             f"{folder}: no record below this folder (it holds {seen}). Records are {known} files."
         )
@@ -197,6 +209,11 @@ def _walk(folder: Path, failed: list[tuple[str, str]]) -> Iterator[Path]:
                 yield Path(parent) / name
 
 
+def room_of(modality: Any) -> Any:
+    """Who reads this modality's files: ``formats`` for signals, ``formats.pictures`` for pictures."""
+    return formats if modality.rank == 1 else pictures
+
+
 def scan(source: str | Path, modality: Any, jobs: int = 1, progress: Progress | None = None) -> ScanResult:
     """Read every record of a folder, of one file, or of a table with a ``path`` column.
 
@@ -204,10 +221,11 @@ def scan(source: str | Path, modality: Any, jobs: int = 1, progress: Progress | 
     table, or holds no record at all.
     """
     source = Path(source)
+    room = room_of(modality)
     table = None
     failed: list[tuple[str, str]] = []
     if source.is_dir():
-        addresses, failed = find_records(source)
+        addresses, failed = find_records(source, room)
     elif is_table(source):
         # Patients are not needed to look at files; training asks for them.
         table = Manifest.from_frame(
@@ -216,11 +234,11 @@ def scan(source: str | Path, modality: Any, jobs: int = 1, progress: Progress | 
         table = table.drop(columns=["patient"]).drop_duplicates("path")
         addresses = table["path"].tolist()
     else:
-        addresses = [str(a) for a in formats.records(source)]
+        addresses = [str(a) for a in room.records(source)]
     rates = table["fs"].tolist() if table is not None and "fs" in table else [None] * len(addresses)
-    records: list[Record] = []
+    records: list[Record | Picture] = []
     for done, outcome in enumerate(_read_all(addresses, rates, modality, jobs), 1):
-        if isinstance(outcome, Record):
+        if not isinstance(outcome, tuple):
             records.append(outcome)
         else:
             failed.append(outcome)
@@ -231,7 +249,7 @@ def scan(source: str | Path, modality: Any, jobs: int = 1, progress: Progress | 
 
 def _read_all(
     addresses: list[str], rates: Iterable[Any], modality: Any, jobs: int
-) -> Iterator[Record | tuple[str, str]]:
+) -> Iterator[Record | Picture | tuple[str, str]]:
     if jobs == 1 or len(addresses) < 2:
         yield from (inspect(address, modality, fs) for address, fs in zip(addresses, rates))
         return
@@ -242,9 +260,11 @@ def _read_all(
     )
 
 
-def inspect(address: str, modality: Any, fs: Any = None) -> Record | tuple[str, str]:
+def inspect(address: str, modality: Any, fs: Any = None) -> Record | Picture | tuple[str, str]:
     """One record, or (path, reason). Never raises: one bad file does not end a scan."""
     try:
+        if modality.rank != 1:
+            return inspect_picture(address, modality)
         signal = formats.read(address, fs=float(fs)) if _number(fs) else formats.read(address)
         sample = modality.from_signal(signal)
     except MedfmError as error:

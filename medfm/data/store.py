@@ -207,7 +207,7 @@ def ingest(
     Raises :class:`MedfmError` when nothing at all could be read, with the first reason.
     """
     inputs = {
-        "sources": _fingerprint(manifest.paths),
+        "sources": fingerprint(manifest.paths),
         "rates": manifest.rates,
         "settings": modality.ingest_settings(),
     }
@@ -323,7 +323,7 @@ def _merge(parts: Path, staging: Path, chunks: int, text: str, fs: float, channe
     (staging / "store.json").write_text(json.dumps(meta), encoding="utf-8")
 
 
-def _fingerprint(files: Sequence[str]) -> str:
+def fingerprint(files: Sequence[str]) -> str:
     """Names, sizes and modification times of the sources (WFDB: of the header and every file of that stem)."""
     digest = hashlib.sha256()
     for name in files:

@@ -28,7 +28,7 @@ from medfm.evaluation.figure_style import (
     style,
 )
 from medfm.evaluation.metrics import auprc, auroc, pr_curve, roc_curve
-from medfm.evaluation.training_figures import ecg_mask, embedding_map, training_curves
+from medfm.evaluation.training_figures import ecg_mask, embedding_map, picture_masks, training_curves
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,6 +40,7 @@ __all__ = [
     "ecg_mask",
     "embedding_map",
     "fold_dots",
+    "picture_masks",
     "precision_recall",
     "roc",
     "training_curves",

@@ -46,6 +46,7 @@ PANELS = (
     ("Probe AUROC", {"probe_auroc": "frozen probe"}),
 )
 TSNE_LIMIT = 2000
+HIDDEN = "#f6deb1"
 MANY = 12  # labels that a legend still holds
 
 
@@ -214,6 +215,25 @@ def ecg_mask(
             )
             legend(panels[1], loc="upper right")
     panels[-1].set_xlabel("Time (s)", fontsize=FONT_SIZE, color=INK)
+    return figure
+
+
+def picture_masks(x: np.ndarray, seen: np.ndarray, guess: np.ndarray) -> Figure:
+    """Each picture beside what was seen of it and what was made of that; all ``[n, C, H, W]``, NaN: hidden.
+
+    One grey scale a picture; three channels are drawn as their mean."""
+    figure = new_figure(WIDTH, 0.3 + len(x) * WIDTH / 3.2 * x.shape[2] / x.shape[3])
+    grid = figure.subplots(len(x), 3, squeeze=False)
+    for row, pictures in zip(grid, zip(x, seen, guess)):
+        low, high = float(np.nanmin(pictures[0])), float(np.nanmax(pictures[0]))
+        for axes, picture in zip(row, pictures):
+            grey = np.ma.masked_invalid(picture.mean(0))  # what is hidden shows the ground
+            axes.imshow(grey, cmap="gray", vmin=low, vmax=max(high, low + 1e-6))
+            axes.set(xticks=[], yticks=[], facecolor=HIDDEN)
+            for spine in axes.spines.values():
+                spine.set_visible(False)
+    for axes, title in zip(grid[0], ("Picture", "What was seen", "Hidden parts guessed")):
+        axes.set_title(title, fontsize=FONT_SIZE - 0.5, color=INK)
     return figure
 
 

@@ -69,7 +69,7 @@ def read(path: str | Path) -> Signal:
 
     with (
         reading(path, "DICOM", "Export it from the archive again."),
-        _mapped(path) as file,
+        mapped(path) as file,
         pydicom.config.disable_value_validation(),
         warnings.catch_warnings(),
     ):
@@ -85,12 +85,12 @@ def read(path: str | Path) -> Signal:
         x = _decode(path, group, big)
         names, units = _scale(x, group)
         fs = checked_rate(path, group.get("SamplingFrequency"))
-        patient, meta = _identity(data)
+        patient, meta = identity(data)
         return build(path, "dicom", x, fs, names, units, patient=patient, meta=meta, findings=findings)
 
 
 @contextmanager
-def _mapped(path: Path) -> Iterator[mmap.mmap]:
+def mapped(path: Path) -> Iterator[mmap.mmap]:
     """The file mapped: a damaged length makes no read reserve more memory than the file has."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
         yield mapped
@@ -183,7 +183,8 @@ def _name(channel: Any) -> str:
     return str(channel.get("ChannelLabel") or meaning or code)
 
 
-def _identity(data: Any) -> tuple[str | None, dict[str, Any]]:
+def identity(data: Any) -> tuple[str | None, dict[str, Any]]:
+    """Patient id, and age in years, sex, uid and device where the data set states them."""
     meta: dict[str, Any] = {}
     if found := re.fullmatch(r"(\d{1,3})([YMWD])", str(data.get("PatientAge", "")).strip().upper()):
         meta["age"] = int(found[1]) / {"Y": 1, "M": 12, "W": 52.18, "D": 365.25}[found[2]]

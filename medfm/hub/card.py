@@ -50,6 +50,11 @@ def check_id(identifier: str, simulated_only: bool) -> str:
     return identifier
 
 
+def spoken(modality: str) -> str:
+    """A modality's name in a sentence."""
+    return {"xray": "X-ray"}.get(modality, modality.upper())
+
+
 def simulated_sentence(modality: str, seconds: float, device: str, patients: int, records: int) -> str:
     """The first sentence of a card whose model saw simulated data only: how long it trained, and on what."""
     if seconds < 600:
@@ -59,7 +64,7 @@ def simulated_sentence(modality: str, seconds: float, device: str, patients: int
     else:
         length = f"{seconds / 3600:.1f} hours"
     return (
-        f"Pretrained only on simulated {modality.upper()} data, for {length} on {device}: "
+        f"Pretrained only on simulated {spoken(modality)} data, for {length} on {device}: "
         f"{records:,} synthetic records "
         f"of {patients:,} synthetic patients, none of a real person."
     )

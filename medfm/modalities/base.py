@@ -17,22 +17,23 @@ import numpy as np
 from medfm.types import Sample
 
 # What a label may be about; an augmentation names those that still hold after it.
-LABEL_KINDS = ("rhythm", "intervals", "morphology", "st", "voltage", "axis", "localisation", "quality")
-
-BatchFunction = Callable[[np.ndarray, np.ndarray, np.random.Generator, float, Sequence[int]], None]
+SIGNAL_KINDS = ("rhythm", "intervals", "morphology", "st", "voltage", "axis", "localisation", "quality")
+IMAGE_KINDS = ("presence", "location", "laterality", "size", "density", "texture", "quality")
+LABEL_KINDS = tuple(dict.fromkeys(SIGNAL_KINDS + IMAGE_KINDS))
 
 
 @dataclass(frozen=True)
 class Augmentation:
     """One label-safe transform of a batch, in physical units.
 
-    ``apply(x [B, C, T], present [B, C], rng, fs, rows)`` changes both arrays in place; ``rows [C]`` says
-    which of the modality's standard channels each one is. ``preserves`` holds the kinds of label (of
-    :data:`LABEL_KINDS`) that are as true after it as before; a label of another kind may be changed by it.
+    Of a signal ``apply(x [B, C, T], present [B, C], rng, fs, rows)`` changes both arrays in place; ``rows
+    [C]`` says which of the modality's standard channels each one is. Of an image it is ``apply(x [B, C, H,
+    W], rng)``. ``preserves`` holds the kinds of label (of :data:`LABEL_KINDS`) that are as true after it as
+    before; a label of another kind may be changed by it.
     """
 
     name: str
-    apply: BatchFunction
+    apply: Callable[..., None]
     preserves: frozenset[str]
     description: str
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from medfm.backbones.base import Backbone
 from medfm.config.base import Settings
@@ -33,6 +34,15 @@ class Method(pl.LightningModule):
 
     needs: ClassVar[type]
     ranks: ClassVar[tuple[int, ...]]
+    # What ``step`` logs that metrics.csv has a column for: parts of the loss, and rates that follow a schedule.
+    losses: ClassVar[tuple[str, ...]] = ()
+    rates: ClassVar[tuple[str, ...]] = ()
+    # Sentences of the report: what was hidden and guessed, and what to do about a collapse.
+    guess: ClassVar[str] = (
+        "Parts of each record were hidden, and the network guessed their values from the rest. The loss is the squared "
+        "error of that guess: it falls as details are learned, and says little of how useful the features are."
+    )
+    remedy: ClassVar[str] = "Lower optim.lr."
 
     def __init__(
         self,
@@ -63,6 +73,11 @@ class Method(pl.LightningModule):
     @property
     def view_spec(self) -> ViewSpec:
         return ViewSpec()
+
+    @property
+    def patch(self) -> tuple[int, ...]:
+        """Size of what is hidden at once, in samples or pixels an axis."""
+        return tuple(self.backbone.config()["patch"])
 
     @property
     @abstractmethod
@@ -113,7 +128,7 @@ class Method(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW; decay on the weights of Linear and Conv layers alone."""
-        kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+        kinds = (nn.Linear, _ConvNd)
         weights = {id(m.weight) for m in self.modules() if isinstance(m, kinds)}
         trained = [p for p in self.parameters() if p.requires_grad]
         groups = [

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medfm.backbones.attention import take
+from medfm.backbones.patches import known_values, unpatchify
 from medfm.types import Batch
 
 
@@ -63,3 +65,25 @@ def mask_pictures(method: Any, batch: Batch) -> list[MaskPicture]:
         mask[hidden], error[hidden] = True, row
         pictures.append(MaskPicture(mask, error, constant))
     return pictures
+
+
+@torch.no_grad()
+def reconstructions(method: Any, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
+    """Records ``[B, C, *S]`` as the network gets them, what it saw of them (NaN where hidden), and the same with its
+    guess in the hidden places; for methods that predict the values of ``patches``. What does not fill a last patch is
+    left out. A guess of standardised patches is shown with the mean and deviation of the true one, which it never had, and
+    the last item says so.
+    """
+    patches = method.patches(batch)
+    visible, masked = method.masks(*patches.shape[:2])
+    known = known_values(batch.present, patches.shape[2])
+    guess, targets = method.predict(patches, visible, masked, known=known)
+    hidden = take(patches, masked)
+    if borrowed := not torch.equal(targets, hidden):
+        guess = guess * hidden.std(-1, keepdim=True) + hidden.mean(-1, keepdim=True)
+    index = masked[..., None].expand(-1, -1, patches.shape[2])
+    grid = [s // p for s, p in zip(batch.x.shape[2:], method.patch)]
+    seen = patches.scatter(1, index, torch.nan)
+    whole = patches.scatter(1, index, guess.to(patches.dtype))
+    x, seen, whole = (unpatchify(p, grid, method.patch).float().cpu().numpy() for p in (patches, seen, whole))
+    return x, seen, whole, borrowed

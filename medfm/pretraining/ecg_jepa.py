@@ -71,6 +71,13 @@ class ECGJEPA(Method):
     """Context encoder = the backbone given; ``encoder`` = its moving average."""
 
     needs, ranks = Tokens, (1,)
+    losses, rates = ("jepa_loss", "truth_loss"), ("momentum",)
+    guess = (
+        "Shaded parts were hidden from the context encoder; it predicts their embeddings, not their samples. "
+        "The line below is the error of that prediction, token by token. The loss of such a method is no measure "
+        "of quality: its target moves as the network learns."
+    )
+    remedy = "Raise the first EMA momentum or lower optim.lr."
 
     def __init__(
         self,

@@ -10,6 +10,16 @@ from collections.abc import Iterator
 import numpy as np
 
 
+def random_masks(
+    rng: np.random.Generator, batch: int, tokens: int, visible: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """A uniformly drawn set of ``visible`` tokens a record: ``visible [B, K]`` and ``masked [B, M]``, int64,
+    ascending token indices.
+    """
+    order = np.argsort(rng.random((batch, tokens)), axis=1)
+    return np.sort(order[:, :visible], axis=1), np.sort(order[:, visible:], axis=1)
+
+
 def interval_masks(
     rng: np.random.Generator, batch: int, tokens: int, keep: tuple[float, float], min_block: int
 ) -> tuple[np.ndarray, np.ndarray]:

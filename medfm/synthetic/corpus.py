@@ -1,72 +1,57 @@
-"""Corpora: arrays for training in memory or by the chunk, and real files with a table of labels."""
+"""Synthetic corpora as real files with a table of labels, whatever the modality; the arrays are in
+:mod:`medfm.synthetic.ecg_corpus` and :mod:`medfm.synthetic.radiograph_corpus`, and are named here as well."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from medfm.synthetic import ecg_corpus, radiograph_corpus
 from medfm.synthetic.draws import Draws
-from medfm.synthetic.ecg import CHANNELS, Chunk, simulate
-from medfm.synthetic.ecg_rhythm import RHYTHMS
-from medfm.synthetic.ecg_subjects import DEVICES, SITES
+from medfm.synthetic.ecg_corpus import SITE_PREVALENCE, ecg_arrays, ecg_chunks, truth_columns
+from medfm.synthetic.radiograph_corpus import radiograph_arrays, radiograph_chunks
 from medfm.types import ConfigError, MedfmError
 
-# A site's table is for trying a question on few patients: fibrillation is commoner than in the training mix.
-SITE_PREVALENCE: dict[str, float] = {"af_persistent": 0.13, "af_paroxysmal": 0.06}
+__all__ = [
+    "SITE_PREVALENCE",
+    "ecg_arrays",
+    "ecg_chunks",
+    "radiograph_arrays",
+    "radiograph_chunks",
+    "truth_columns",
+    "write_corpus",
+]
+
 SPLITS = ("train", "val", "test")
 _SPLIT_STREAM = 14
 
 
-def ecg_chunks(
-    patients: int,
-    seed: int = 1,
-    fs: float = 500.0,
-    seconds: float = 10.0,
-    records_per_patient: int = 1,
-    start_subject: int = 0,
-    chunk: int = 64,
-    prevalence: Mapping[str, float] | None = None,
-    truths: bool = False,
-) -> Iterator[tuple[np.ndarray, pd.DataFrame]]:
-    """``(x float32 [m, 12, T] mV, labels)`` chunk by chunk: memory stays flat however many patients there
-    are.
+@dataclass(frozen=True)
+class Kind:
+    """One modality's corpus. chunks: yields ``(x [m, ...], labels)``; writers: format -> writer of one record, the
+    first format being the default; mix: changes to the prevalences that suit a site's small table."""
 
-    labels: a row a record: ``record, patient_id, age, sex, device, site, rhythm``, binary labels by
-    criterion, the measured numbers behind them, and the generator's switches as ``cond_*``; with ``truths``
-    every number that was measured, lead by lead, as ``truth_*`` (:func:`truth_columns`).
-    """
-    keys = [(start_subject + p, r) for p in range(patients) for r in range(records_per_patient)]
-    for start in range(0, len(keys), chunk):
-        part = simulate(keys[start : start + chunk], seed, fs=fs, seconds=seconds, prevalence=prevalence)
-        labels = _labels(part)
-        yield part.x, pd.concat([labels, truth_columns(part)], axis=1) if truths else labels
+    chunks: Callable[..., Iterator[tuple[np.ndarray, pd.DataFrame]]]
+    writers: Mapping[str, Callable[..., Path]]
+    mix: Mapping[str, float]
+
+    @property
+    def options(self) -> list[str]:
+        """What may be set beside what every corpus has."""
+        common = {"patients", "seed", "records_per_patient", "start_subject", "chunk", "prevalence", "truths"}
+        return [name for name in signature(self.chunks).parameters if name not in common]
 
 
-def ecg_arrays(
-    patients: int,
-    seed: int = 1,
-    fs: float = 500.0,
-    seconds: float = 10.0,
-    records_per_patient: int = 1,
-    start_subject: int = 0,
-    prevalence: Mapping[str, float] | None = None,
-    truths: bool = False,
-) -> tuple[np.ndarray, pd.DataFrame]:
-    """``(x float32 [n, 12, T] mV, labels)`` of ``patients * records_per_patient`` records, one row each."""
-    x = np.empty((patients * records_per_patient, 12, round(fs * seconds)), np.float32)
-    frames, begin = [], 0
-    chunks = ecg_chunks(
-        patients, seed, fs, seconds, records_per_patient, start_subject, prevalence=prevalence, truths=truths
-    )
-    for part, frame in chunks:
-        x[begin : begin + len(part)] = part
-        begin += len(part)
-        frames.append(frame)
-    return x, pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+KINDS: dict[str, Kind] = {
+    "ecg": Kind(ecg_chunks, ecg_corpus.WRITERS, SITE_PREVALENCE),
+    "xray": Kind(radiograph_chunks, radiograph_corpus.WRITERS, {}),
+}
 
 
 def write_corpus(
@@ -74,30 +59,40 @@ def write_corpus(
     patients: int,
     output: str | Path,
     seed: int = 1,
-    format: str = "wfdb",
+    format: str | None = None,
     records_per_patient: int = 1,
-    fs: float = 500.0,
-    seconds: float = 10.0,
     *,
     prevalence: Mapping[str, float] | None = None,
     split: Sequence[float] | None = None,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    **options: Any,
 ) -> Path:
     """Write real files under ``output/records`` and ``output/table.csv``; return the table's path.
 
-    The table has ``path`` (relative to it), ``patient_id, age, sex, device, site, rhythm``, the binary labels
-    (``afib``, ``rbbb``, ``lbbb``, ``mi``, ...), the measured numbers and ``cond_*``, and with ``split``
-    (shares of train, val, test) a ``split`` column by patient. ``prevalence`` changes the mix
-    (``SITE_PREVALENCE`` by default); ``progress(done, all)`` is called after every chunk. The table is
+    ecg: WFDB (or edf, csv, dicom) files; options ``fs`` (Hz) and ``seconds``. xray: DICOM DX and CR; options ``size`` (pixels) and ``views`` (of PA, AP, LL).
+
+    The table has ``path`` (relative to it), ``patient_id, age, sex, device, site``, binary labels by criterion
+    (``afib``, ``lbbb``, ... or ``effusion``, ``nodule``, ...), the measured numbers behind them and ``cond_*``; with
+    ``split`` (shares of train, val, test) a ``split`` column by patient; radiographs also have ``view`` and
+    ``box_*``. ``prevalence`` changes the mix; ``progress(done, all)`` is called after every chunk. The table is
     written last, so a folder with a table is complete.
 
-    Raises ConfigError for an unknown modality, format or share, MedfmError for a folder that holds a corpus
+    Raises ConfigError for an unknown modality, format, option or share, MedfmError for a folder that holds a corpus
     already (without ``overwrite``) or cannot be written.
     """
-    if modality != "ecg":
-        raise ConfigError(f"no synthetic corpus for modality {modality!r}; known: ecg.")
-    write = _writer(format)
+    if modality not in KINDS:
+        raise ConfigError(f"no synthetic corpus for modality {modality!r}; known: {', '.join(KINDS)}.")
+    kind = KINDS[modality]
+    format = format or next(iter(kind.writers))
+    if format not in kind.writers:
+        raise ConfigError(
+            f"a synthetic {modality} corpus is not written as {format!r}; formats: {', '.join(kind.writers)}."
+        )
+    if unknown := sorted(set(options) - set(kind.options)):
+        raise ConfigError(
+            f"a synthetic {modality} corpus has no option {unknown[0]!r}; options: {', '.join(kind.options)}."
+        )
     if patients < 1 or records_per_patient < 1:
         raise ConfigError("a synthetic corpus needs at least one patient and one record a patient.")
     if split is not None and (len(split) != 3 or min(split) < 0 or abs(sum(split) - 1) > 1e-6):
@@ -106,21 +101,21 @@ def write_corpus(
     table = output / "table.csv"
     if table.exists() and not overwrite:
         raise MedfmError(f"{output} holds a corpus already; choose another folder, or overwrite it.")
+    chunks = kind.chunks(
+        patients,
+        seed,
+        records_per_patient=records_per_patient,
+        prevalence={**kind.mix, **(prevalence or {})},
+        **options,
+    )
     try:
         (output / "records").mkdir(parents=True, exist_ok=True)
         table.unlink(missing_ok=True)
-        mix = SITE_PREVALENCE | dict(prevalence or {})
-        frames: list[pd.DataFrame] = []
-        for x, labels in ecg_chunks(patients, seed, fs, seconds, records_per_patient, prevalence=mix):
-            paths = [write(output, row, signal, fs) for row, signal in zip(labels.itertuples(), x)]
-            labels.insert(0, "path", [p.relative_to(output).as_posix() for p in paths])
-            frames.append(labels)
-            if progress is not None:
-                progress(sum(map(len, frames)), patients * records_per_patient)
-        frame = pd.concat(frames, ignore_index=True)
+        frame = _write_records(
+            chunks, kind.writers[format], output, options, patients * records_per_patient, progress
+        )
         if split is not None:
-            people = range(patients)
-            lot = Draws([(seed, _SPLIT_STREAM, p) for p in people], 1).pick(split)
+            lot = Draws([(seed, _SPLIT_STREAM, p) for p in range(patients)], 1).pick(split)
             frame.insert(3, "split", np.repeat(np.array(SPLITS)[lot], records_per_patient))
         unfinished = table.with_suffix(".part")
         frame.to_csv(unfinished, index=False)
@@ -132,77 +127,19 @@ def write_corpus(
     return table
 
 
-def _labels(part: Chunk) -> pd.DataFrame:
-    s = part.subjects
-    columns: dict[str, object] = {
-        "record": part.records,
-        "patient_id": part.patients,
-        "age": s.age.astype(int),
-        "sex": np.where(s.male, "M", "F"),
-        "device": [DEVICES[k].name for k in s.device],
-        "site": [SITES[k] for k in s.site],
-        "rhythm": [RHYTHMS[k] for k in part.rhythm.kind],
-    }
-    columns |= {name: value.astype(np.int8) for name, value in part.labels.items()}
-    numbers = {k: v for k, v in part.measures.items() if v.ndim == 1 and not k.endswith("_s")}
-    columns |= {name: np.round(value, 3) for name, value in numbers.items()}
-    columns |= {f"cond_{name}": value.astype(np.int8) for name, value in s.cond.items()}
-    return pd.DataFrame(columns)
-
-
-def truth_columns(part: Chunk) -> pd.DataFrame:
-    """Everything measured on each record's usual beat, float32: ``truth_qrs_ms``, ``truth_r_V1`` (mV), ...
-
-    What belongs to a P wave is NaN where most beats have none (fibrillation, flutter, pacing).
-    """
-    p_seen = part.rhythm.conducted.sum(axis=1) > 0.5 * np.maximum((part.rhythm.shape >= 0).sum(axis=1), 1)
-    columns: dict[str, np.ndarray] = {}
-    for name, value in part.measures.items():
-        value = np.asarray(value, np.float32)
-        if name.startswith(("p_", "pr_")):
-            value = np.where(p_seen, value, np.float32(np.nan))
-        if value.ndim == 1:
-            columns[f"truth_{name}"] = value
-        else:
-            columns |= {f"truth_{name}_{lead}": value[:, k] for k, lead in enumerate(CHANNELS)}
-    return pd.DataFrame(columns).round(4)
-
-
-_Writer = Callable[[Path, Any, np.ndarray, float], Path]
-
-
-def _writer(format: str) -> _Writer:
-    writers: dict[str, _Writer] = {"wfdb": _wfdb, "edf": _edf, "csv": _csv, "dicom": _dicom}
-    if format not in writers:
-        raise ConfigError(f"synthetic ECGs are not written as {format!r}; formats: {', '.join(writers)}.")
-    return writers[format]
-
-
-def _wfdb(output: Path, row: Any, x: np.ndarray, fs: float) -> Path:
-    from medfm.formats import wfdb
-
-    comments = (f"Age: {row.age}", f"Sex: {row.sex}", "Simulated by medfm")
-    path = output / "records" / row.record
-    return wfdb.write(path, x, fs, CHANNELS, comments)
-
-
-def _edf(output: Path, row: Any, x: np.ndarray, fs: float) -> Path:
-    from medfm.formats import edf
-
-    path = output / "records" / f"{row.record}.edf"
-    return edf.write(path, x, fs, CHANNELS, patient=row.patient_id)
-
-
-def _csv(output: Path, row: Any, x: np.ndarray, fs: float) -> Path:
-    from medfm.formats import table
-
-    path = output / "records" / f"{row.record}.csv"
-    return table.write_csv(path, x, fs, CHANNELS)
-
-
-def _dicom(output: Path, row: Any, x: np.ndarray, fs: float) -> Path:
-    from medfm.formats import dicom
-
-    path = output / "records" / f"{row.record}.dcm"
-    who = {"patient": row.patient_id, "age": row.age, "sex": row.sex}
-    return dicom.write_ecg(path, x, fs, CHANNELS, **who)
+def _write_records(
+    chunks: Iterator[tuple[np.ndarray, pd.DataFrame]],
+    write: Callable[..., Path],
+    output: Path,
+    options: Mapping[str, Any],
+    total: int,
+    progress: Callable[[int, int], None] | None,
+) -> pd.DataFrame:
+    frames: list[pd.DataFrame] = []
+    for x, labels in chunks:
+        paths = [write(output, row, record, **options) for row, record in zip(labels.itertuples(), x)]
+        labels.insert(0, "path", [p.relative_to(output).as_posix() for p in paths])
+        frames.append(labels)
+        if progress is not None:
+            progress(sum(map(len, frames)), total)
+    return pd.concat(frames, ignore_index=True)

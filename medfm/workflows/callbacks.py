@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,25 +25,16 @@ def move(batch: Batch, device: torch.device) -> Batch:
 
 class Metrics(pl.Callback):
     """One row a logging step in ``metrics.csv``; on resume, rows past the checkpoint are dropped first, so that the
-    file equals the uninterrupted run's."""
+    file equals the uninterrupted run's. ``losses`` and ``rates``: what the method logs beside its loss and the rates."""
 
-    FIELDS = (
-        "step",
-        "loss",
-        "jepa_loss",
-        "truth_loss",
-        "lr",
-        "weight_decay",
-        "momentum",
-        "target_std",
-        "context_std",
-        "effective_rank",
-        "probe_auroc",
-        "samples_per_s",
-    )
+    RATES = ("lr", "weight_decay")
+    MEASURES = ("target_std", "context_std", "effective_rank", "probe_auroc", "samples_per_s")
 
-    def __init__(self, path: Path, every: int, start: int = 0) -> None:
+    def __init__(
+        self, path: Path, every: int, start: int = 0, losses: Sequence[str] = (), rates: Sequence[str] = ()
+    ) -> None:
         self.path, self.every, self.written = path, every, start
+        self.fields = ("step", "loss", *losses, *self.RATES, *rates, *self.MEASURES)
         self.extra: dict[str, float] = {}
 
     def on_fit_start(self, trainer: pl.Trainer, module: Any) -> None:
@@ -51,7 +42,7 @@ class Metrics(pl.Callback):
             return
         rows = [r for r in read_metrics(self.path) if int(r["step"]) <= self.written] if self.written else []
         with self.path.open("w", newline="", encoding="utf-8") as out:
-            writer = csv.DictWriter(out, self.FIELDS)
+            writer = csv.DictWriter(out, self.fields)
             writer.writeheader()
             writer.writerows(rows)
 
@@ -69,9 +60,9 @@ class Metrics(pl.Callback):
             return
         numbers = {k: float(v) for k, v in {**module.logged, **self.extra}.items()}
         self.extra, self.written = {}, step
-        row = {k: f"{numbers[k]:.6g}" for k in self.FIELDS if k in numbers}
+        row = {k: f"{numbers[k]:.6g}" for k in self.fields if k in numbers}
         with self.path.open("a", newline="", encoding="utf-8") as out:
-            csv.DictWriter(out, self.FIELDS).writerow({"step": step, **row})
+            csv.DictWriter(out, self.fields).writerow({"step": step, **row})
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
@@ -146,8 +137,8 @@ class CollapseGuard(pl.Callback):
     ``verdict`` is a sentence for the report; a collapse is also logged the first time it shows.
     """
 
-    def __init__(self, batch: Batch, every: int, metrics: Metrics) -> None:
-        self.batch, self.every, self.metrics = batch, every, metrics
+    def __init__(self, batch: Batch, every: int, metrics: Metrics, remedy: str = "Lower optim.lr.") -> None:
+        self.batch, self.every, self.metrics, self.remedy = batch, every, metrics, remedy
         self.first: dict[str, float] | None = None
         self.last: dict[str, float] = {}
         self.warned = False
@@ -176,13 +167,10 @@ class CollapseGuard(pl.Callback):
         if last and last["target_std"] < 0.1 * first.get("target_std", 0.0):
             return (
                 f"COLLAPSE: the targets' deviation fell to {last['target_std']:.3g} from {first['target_std']:.3g}; every "
-                "record gets nearly the same embedding. Raise the first EMA momentum or lower optim.lr."
+                f"record gets nearly the same embedding. {self.remedy}"
             )
         if last and last.get("effective_rank", 99.0) < 2.0:
-            return (
-                f"COLLAPSE: the embeddings span {last['effective_rank']:.1f} effective dimensions. Raise the first EMA "
-                "momentum or lower optim.lr."
-            )
+            return f"COLLAPSE: the embeddings span {last['effective_rank']:.1f} effective dimensions. {self.remedy}"
         return ""
 
 

@@ -17,9 +17,10 @@ import numpy as np
 import pandas as pd
 
 from medfm.data.manifest import Manifest
-from medfm.data.store import CHUNK, SignalStore, ingest
+from medfm.data.store import CHUNK
 from medfm.finetuning.task import Task, check_counts, make_task
 from medfm.workflows.gather import set_aside
+from medfm.workflows.kinds import kind_of
 from medfm.workflows.progress import progress
 
 NO_PATIENTS = (
@@ -37,7 +38,7 @@ class Cohort:
     task: Task
     y: np.ndarray
     patients: np.ndarray
-    store: SignalStore
+    store: Any
     source: str
     digest: str
     patients_known: bool
@@ -107,7 +108,9 @@ def open_cohort(
     manifest, task, notes = labels.manifest, labels.task, list(labels.notes)
     count = len(manifest)
     with progress(show, "ingesting records", count, "records") as bar:
-        stored = ingest(manifest, modality, store, jobs, lambda done, _: bar.update(min(done * CHUNK, count)))
+        stored = kind_of(modality).reading.ingest(
+            manifest, modality, store, jobs, lambda done, _: bar.update(min(done * CHUNK, count))
+        )
     kept = np.asarray(stored.kept)
     if stored.failed:
         notes.append(

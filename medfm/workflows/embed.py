@@ -7,13 +7,14 @@ import errno
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from medfm import formats
 from medfm.data.manifest import Manifest, as_identifier
-from medfm.data.store import CHUNK, SignalStore, ingest
+from medfm.data.scan import room_of
+from medfm.data.store import CHUNK
 from medfm.data.tables import is_table, read_table
 from medfm.finetuning.records import embeddings
 from medfm.hub.bundle import load_bundle
@@ -21,9 +22,9 @@ from medfm.hub.resolve import resolve
 from medfm.paths import written_whole
 from medfm.types import ConfigError
 from medfm.workflows.gather import gather, set_aside
+from medfm.workflows.kinds import kind_of
 from medfm.workflows.progress import progress as progress_bar
 from medfm.workflows.run_folder import writing
-from medfm.workflows.windows import StoreRecords
 
 LOG = logging.getLogger("medfm.run")
 OUTPUTS = (".parquet", ".csv", ".npz")
@@ -59,7 +60,7 @@ def embed(
     with progress_bar(progress, "embedding", len(rows), "records") as bar:
         z = embeddings(
             network,
-            StoreRecords(stored, modality),
+            kind_of(modality).reading.records(stored, modality),
             rows,
             pooling=pool,
             batch_size=batch_size,
@@ -84,13 +85,13 @@ def embed(
 
 def open_records(
     source: str | Path,
-    modality: object,
+    modality: Any,
     *,
     patient: str | None = None,
     store: str | Path | None = None,
     jobs: int = 1,
     show: bool = True,
-) -> tuple[Manifest, SignalStore]:
+) -> tuple[Manifest, Any]:
     """A table with a ``path`` column, a folder, or one file, ingested as the model wants it. No labels are
     needed, and a patient column only when it is named (``patient_id`` is taken where it stands, blanks and all)."""
     path = Path(source).expanduser()
@@ -101,7 +102,7 @@ def open_records(
         manifest = Manifest.from_frame(frame, root=path.parent.resolve(), patient=column, source=str(path))
     else:
         if not path.is_dir():
-            formats.records(path)  # of a single file that cannot be opened, its own sentence
+            room_of(modality).records(path)  # of a single file that cannot be opened, its own sentence
         items = gather(str(path), modality)
         frame = pd.DataFrame({"record": [i.record for i in items], "path": [i.path for i in items]})
         if frame["record"].duplicated().any():  # the same name in two folders
@@ -109,7 +110,7 @@ def open_records(
         manifest = Manifest.from_frame(frame, patient=None, source=str(source))
     manifest.check()
     with progress_bar(show, "ingesting records", len(manifest), "records") as bar:
-        stored = ingest(
+        stored = kind_of(modality).reading.ingest(
             manifest,
             modality,
             Path(store) if store else None,
@@ -130,7 +131,7 @@ def identity(manifest: Manifest) -> pd.DataFrame:
     return frame
 
 
-def list_failed(stored: SignalStore, target: Path) -> None:
+def list_failed(stored: Any, target: Path) -> None:
     """``OUTPUT.failed.csv``, or none where all records could be read."""
     path = target.with_name(target.name + ".failed.csv")
     path.unlink(missing_ok=True)

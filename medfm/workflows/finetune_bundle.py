@@ -16,7 +16,7 @@ import numpy as np
 from medfm import paths
 from medfm.finetuning.fit import Fit, fit
 from medfm.hub.bundle import Bundle, save_bundle
-from medfm.hub.card import Card, Dataset, Parent, Result
+from medfm.hub.card import Card, Dataset, Parent, Result, spoken
 from medfm.hub.folder import FolderStore
 from medfm.workflows.finetune_folds import fold_progress
 from medfm.workflows.finetune_run import PRETRAINED, FineTuning, backbone_of, make_problem
@@ -75,7 +75,7 @@ def _head(run: FineTuning, result: Fit) -> dict[str, Any]:
         "targets": list(run.cohort.task.columns),
         "classes": list(run.cohort.task.classes),
         "linear": result.model.head.config(),
-        "window": run.records.length,
+        "window": run.records.window,
     }
 
 
@@ -117,7 +117,7 @@ def make_card(run: FineTuning, results: dict[str, Any], result: Fit) -> Card:
         id=card_id(run),
         summary=(
             f"Predicts {', '.join(cohort.task.classes[:8])} ({cohort.task.kind}) from "
-            f"{parent.modality.upper()} records; "
+            f"{spoken(parent.modality)} records; "
             f"{parent.id} fine-tuned ({strategy}) on {len(cohort.y):,} records of {patients:,} patients "
             "of one "
             f"table.{simulated}{unknown}"

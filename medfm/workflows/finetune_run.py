@@ -22,9 +22,9 @@ from medfm.hub.bundle import Bundle, load_bundle
 from medfm.hub.resolve import resolve
 from medfm.types import ConfigError, MedfmError
 from medfm.workflows.cohort import Cohort, Labels, open_cohort, read_labels
+from medfm.workflows.kinds import kind_of
 from medfm.workflows.progress import progress as progress_bar
 from medfm.workflows.run_folder import RunFolder
-from medfm.workflows.windows import StoreRecords
 
 PRETRAINED, RANDOM = "pretrained", "random"
 
@@ -53,7 +53,7 @@ class FineTuning:
     bundle: Bundle
     modality: Any
     cohort: Cohort
-    records: StoreRecords
+    records: Any
     folds: list[Fold]
     repeats: int
     device: torch.device
@@ -116,13 +116,7 @@ def plan_run(config: FinetuneConfig) -> Plan:
         raise MedfmError(f"{settings.table}: no column {settings.group!r} for finetune.group.")
     bundle = load_bundle(resolve(settings.backbone))
     modality = bundle.modality()
-    full = modality.size[0]
-    window = round(settings.crop_seconds / modality.spacing[0]) if settings.crop_seconds else full
-    if window > full:
-        raise ConfigError(
-            f"finetune.crop_seconds={settings.crop_seconds:g} is longer than the backbone's window "
-            f"({full * modality.spacing[0]:g} s); lower it or leave it out."
-        )
+    window = kind_of(modality).reading.window(modality, settings.crop_seconds)
     return Plan(labels, bundle, modality, window, device)
 
 
@@ -161,7 +155,9 @@ def open_run(
         bundle=plan.bundle,
         modality=plan.modality,
         cohort=cohort,
-        records=StoreRecords(cohort.store, plan.modality, plan.window, settings.augment),
+        records=kind_of(plan.modality).reading.records(
+            cohort.store, plan.modality, plan.window, settings.augment
+        ),
         folds=folds,
         repeats=repeats,
         device=plan.device,

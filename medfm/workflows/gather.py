@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from medfm.types import MedfmError, Sample, Signal
+from medfm.data.scan import room_of
+from medfm.types import MedfmError, Sample
+from medfm.workflows.kinds import kind_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,91 +41,49 @@ def gather(
     if hasattr(x, "detach"):
         x = x.detach().cpu().numpy()
     if isinstance(x, np.ndarray) and x.dtype.kind in "fiu":
-        return _arrays(x, modality, fs, channels)
+        readers = kind_of(modality).reading.arrays(x, modality, fs, channels)
+        return [Item(str(i), "", read) for i, read in enumerate(readers)]
     if channels is not None:
         raise MedfmError("channels are for arrays: a file names its own (map odd names with modality.alias).")
-    read = partial(_read, modality, fs)
+    # ``fs`` is for files that state none (a CSV or NPY of samples); one that states another is refused.
+    read = partial(modality.read, fs=fs)
+    room = room_of(modality)
     if isinstance(x, pd.DataFrame):
         return _table(x, read, None, "the table")
     if isinstance(x, str | Path):
-        return _path(Path(x), read)
+        return _path(Path(x), read, room)
     if isinstance(x, Sequence | np.ndarray | pd.Series):
-        return [item for path in x for item in _path(Path(str(path)), read)]
+        return [item for path in x for item in _path(Path(str(path)), read, room)]
     raise MedfmError(
         f"cannot embed a {type(x).__name__}: give a file, a folder, a table or an array with fs."
     )
 
 
-def _arrays(x: np.ndarray, modality: Any, fs: float | None, channels: Sequence[str] | None) -> list[Item]:
-    if fs is None:
-        raise MedfmError(
-            "an array does not say its sampling rate: give it in Hz, as in model.embed(x, fs=500)."
-        )
-    if not (np.isfinite(fs) and fs > 0):
-        raise MedfmError(f"fs must be a positive number of Hz, not {fs}.")
-    if x.ndim not in (2, 3):
-        raise MedfmError(
-            f"an array must be [channels, samples] or [records, channels, samples], not {list(x.shape)}."
-        )
-    batch = x if x.ndim == 3 else x[None]
-    names = tuple(modality.channels if channels is None else channels)
-    if batch.shape[1] != len(names):
-        told = "has these" if channels is None else "were named"
-        raise MedfmError(
-            f"the array has {batch.shape[1]} channels, the model {told}: {', '.join(names)}. "
-            "Name the array's own in their order, as in model.embed(x, fs=500, channels=['I', 'II'])."
-        )
-
-    def read(i: int) -> Sample:
-        signal = Signal(
-            np.asarray(batch[i], np.float32),
-            float(fs),
-            names,
-            ("mV",) * len(names),
-            "array",
-            record=f"record {i}",
-        )
-        return modality.from_signal(signal)
-
-    return [Item(str(i), "", partial(read, i)) for i in range(len(batch))]
-
-
-def _read(modality: Any, fs: float | None, address: str) -> Sample:
-    """``fs`` is for files that state none (a CSV or NPY of samples); one that states another is refused."""
-    from medfm import formats
-
-    return modality.read(address) if fs is None else modality.from_signal(formats.read(address, fs=fs))
-
-
-def _path(path: Path, read: Read) -> list[Item]:
+def _path(path: Path, read: Read, room: Any) -> list[Item]:
     from medfm.data.scan import find_records
     from medfm.data.tables import is_table, read_table
 
     path = path.expanduser()
     if path.is_dir():
-        addresses, failed = find_records(path)
-        return [_item(a, read) for a in [*addresses, *(file for file, _ in failed)]]
+        addresses, failed = find_records(path, room)
+        return [_item(a, read, room) for a in [*addresses, *(file for file, _ in failed)]]
     if is_table(path):
         return _table(read_table(path), read, path.parent.resolve(), str(path))
-    return _records(path, read)
+    return _records(path, read, room)
 
 
-def _records(path: Path, read: Read) -> list[Item]:
+def _records(path: Path, read: Read, room: Any) -> list[Item]:
     """One file; a container gives one item a record. A file that cannot be listed fails when it is read."""
-    from medfm import formats
-
     try:
-        addresses = formats.records(path)
+        addresses = room.records(path)
     except MedfmError:
         addresses = [str(path)]
-    return [_item(str(a), read) for a in addresses]
+    return [_item(str(a), read, room) for a in addresses]
 
 
-def _item(address: str, read: Read) -> Item:
+def _item(address: str, read: Read, room: Any) -> Item:
     """Named by its file, or in a container by its address."""
-    from medfm.formats import split_address
-
-    file, row = split_address(address)
+    file, row = room.split_address(address)
     return Item(file.stem if row is None else address, address, partial(read, address))
 
 

@@ -17,9 +17,9 @@ from medfm.hub.resolve import resolve
 from medfm.paths import written_whole
 from medfm.types import RESEARCH_USE, MedfmError
 from medfm.workflows.embed import check_output, identity, open_records
+from medfm.workflows.kinds import kind_of
 from medfm.workflows.progress import progress as progress_bar
 from medfm.workflows.run_folder import writing
-from medfm.workflows.windows import StoreRecords
 
 LOG = logging.getLogger("medfm.run")
 
@@ -53,9 +53,8 @@ def predict(
         )
     rows = np.arange(len(stored))
     with progress_bar(progress, "predicting", len(rows), "records") as bar:
-        logits = predict_logits(
-            network, StoreRecords(stored, modality, window), rows, batch_size=batch_size, progress=bar.update
-        )
+        records = kind_of(modality).reading.records(stored, modality, window)
+        logits = predict_logits(network, records, rows, batch_size=batch_size, progress=bar.update)
     who = identity(manifest)
     frame = who.iloc[stored.kept].reset_index(drop=True)
     p = task.probabilities(logits)
@@ -72,7 +71,7 @@ def predict(
 
 
 def load_finetuned(bundle: Bundle) -> tuple[FinetuneModel, Task, int]:
-    """Network in evaluation mode, its task, and its window in samples. A bundle without head is refused."""
+    """Network in evaluation mode, its task, and its window in samples (0: whole records). A bundle without head is refused."""
     if bundle.head is None:
         raise MedfmError(
             f"{bundle.card.id} is a backbone without a head: fine-tune it first (medfm finetune TABLE "

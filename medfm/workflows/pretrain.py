@@ -7,6 +7,7 @@ step, so the checkpoint needs weights and optimiser state only.
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import threading
 import time
@@ -20,6 +21,7 @@ import pytorch_lightning as pl
 import torch
 
 from medfm.backbones.base import Backbone, build
+from medfm.config.backbones import BACKBONES
 from medfm.config.load import dump_yaml, resolve_saved
 from medfm.config.methods import METHODS
 from medfm.config.modalities import MODALITIES
@@ -29,12 +31,14 @@ from medfm.hub.card import check_id
 from medfm.types import ConfigError, Truths
 from medfm.workflows import callbacks, ranks, sources
 from medfm.workflows import pretrain_cost as cost
+from medfm.workflows.kinds import kind_of
 from medfm.workflows.pretrain_report import finish
 from medfm.workflows.pretrain_run import Pretraining, default_name
 from medfm.workflows.progress import progress
 from medfm.workflows.run_folder import MARK, Run, RunFolder
 
 STATISTICS_RECORDS = 2000
+STATISTICS_VALUES = 1 << 28  # fewer records where they are large: a GiB in memory
 
 
 def pretrain(
@@ -114,7 +118,10 @@ def _prepare(run: Pretraining, resume: bool) -> None:
         run.folder.write_config(dump_yaml(config))
         run.folder.write_environment()
         run.folder.write_citations(
-            [config.method.name, *(["ecgsyn"] if any(s.simulated for s in run.sources) else [])]
+            [
+                config.method.name,
+                *(kind_of(run.modality).citations if any(s.simulated for s in run.sources) else []),
+            ]
         )
 
 
@@ -162,17 +169,19 @@ def _initial(run: Pretraining) -> Backbone:
         )
     run.config.modality = MODALITIES[settings["name"]].settings(**settings)
     backbone = bundle.build()
-    size = {k: v for k, v in backbone.config().items() if k in type(run.config.backbone).model_fields}
-    run.config.backbone = type(run.config.backbone)(
-        **{**size, "name": backbone.config()["name"], "size": None}
-    )
+    architecture = backbone.config()
+    kind = BACKBONES[architecture["name"]].settings
+    free = {"size": None} if "size" in kind.model_fields else {}
+    run.config.backbone = kind(**{k: v for k, v in architecture.items() if k in kind.model_fields}, **free)
     run.parents = {
         "init": run.config.init,
         "sha256": bundle.weights_sha256,
         "simulated_only": bool(bundle.card.simulated_only),
     }
     run.log.info(
-        "starting from %s; its preprocessing (%s Hz, normalisation) is kept", run.config.init, settings["fs"]
+        "starting from %s; its preprocessing is kept: %s",
+        run.config.init,
+        kind_of(bundle.modality()).preprocessing(bundle.modality()),
     )
     return backbone
 
@@ -210,19 +219,19 @@ def _truths(run: Pretraining) -> Truths | None:
 
 
 def _fit_statistics(run: Pretraining) -> Any:
-    """Per-lead mean and deviation over training records, each source by its share."""
-    mixture = _mixture(run)
-    which, rows = mixture.draw(
-        run.config.seed, 0, min(STATISTICS_RECORDS, 4 * sum(len(s.store) for s in run.sources))
-    )
-    length = run.modality.size[0]
-    parts = [run.sources[i].store.read(rows[which == i], length=length) for i in np.unique(which)]
+    """Mean and deviation of each channel over training records, each source by its share."""
+    mixture, modality = _mixture(run), run.modality
+    room = max(1, STATISTICS_VALUES // (len(modality.channels) * math.prod(modality.size)))
+    count = min(STATISTICS_RECORDS, room, 4 * sum(len(s.store) for s in run.sources))
+    which, rows = mixture.draw(run.config.seed, 0, count)
+    records = kind_of(modality).reading.records
+    parts = [records(run.sources[i].store, modality).physical(rows[which == i]) for i in np.unique(which)]
     return run.modality.fit(np.concatenate([x for x, _ in parts]), np.concatenate([p for _, p in parts]))
 
 
 def _batches(run: Pretraining, start: int, stop: int, rank: int = 0, world: int = 1) -> SignalBatches:
     config = run.config
-    return SignalBatches(
+    return kind_of(run.modality).reading.batches(
         _mixture(run),
         run.modality,
         config.trainer.batch_size,
@@ -264,7 +273,7 @@ def _watchers(
     watching: list[pl.Callback] = [callbacks.FiniteLoss(every)]
     if not ranks.is_first():
         return watching, None
-    run.guard = callbacks.CollapseGuard(_batches(run, 0, 1).batch(1 << 20), every, metrics)
+    run.guard = callbacks.CollapseGuard(_batches(run, 0, 1).batch(1 << 20), every, metrics, run.method.remedy)
     watching.append(run.guard)
     if probe := _probe(run, metrics):
         watching.append(probe)
@@ -287,7 +296,8 @@ def _fit(run: Pretraining, resume: bool) -> None:
         run.log.info("going on at step %d of %d", start, settings.steps)
         if start >= settings.steps:
             run.method.load_state_dict(state["state_dict"])
-    metrics = callbacks.Metrics(run.folder.path / "metrics.csv", settings.log_every, start)
+    columns = run.method.losses, run.method.rates
+    metrics = callbacks.Metrics(run.folder.path / "metrics.csv", settings.log_every, start, *columns)
     watching, probe = _watchers(run, metrics, start)
     if start < settings.steps:
         cuda = torch.cuda.is_available()

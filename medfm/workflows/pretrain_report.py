@@ -18,9 +18,9 @@ from medfm.evaluation.report import Section, write_report
 from medfm.hub.bundle import save_bundle
 from medfm.hub.card import Card, Dataset, Parent, Result, simulated_sentence
 from medfm.hub.folder import FolderStore
-from medfm.pretraining.diagnostics import mask_pictures
 from medfm.types import MedfmError
 from medfm.workflows.embedding import embed_store
+from medfm.workflows.kinds import kind_of
 from medfm.workflows.pretrain_run import Pretraining
 from medfm.workflows.progress import duration
 from medfm.workflows.run_folder import CITATIONS, Run
@@ -85,7 +85,7 @@ def next_command(run: Pretraining, card: Card, published: str) -> str:
     modality = run.config.modality.name
     return (
         f"medfm data synthesize {modality} --patients 300 --output site\n"
-        f"medfm finetune site/table.csv --backbone {reference} --target afib"
+        f"medfm finetune site/table.csv --backbone {reference} --target {kind_of(run.modality).target}"
     )
 
 
@@ -162,7 +162,7 @@ def _card(run: Pretraining, results: dict[str, Any]) -> Card:
         id=run.name,
         summary=summary,
         modality=modality.name,
-        architecture=f"ViT, rank {encoder.rank}, width {encoder.dim}, {config.backbone.depth} blocks, {config.backbone.heads} heads",
+        architecture=architecture_words(encoder),
         parameters=parameters,
         method=config.method.name,
         license="apache-2.0" if not real else "other",
@@ -170,12 +170,12 @@ def _card(run: Pretraining, results: dict[str, Any]) -> Card:
         datasets=[Dataset(**{k: s[k] for k in Dataset.model_fields if k in s}) for s in sources],
         simulated_only=simulated,
         data=_data_words(sources),
-        preprocessing=preprocessing_words(modality),
+        preprocessing=kind_of(modality).preprocessing(modality),
         results=probe,
         limitations=limitations + (" " + results["collapse_sentence"] if results["collapsed"] else ""),
         citations=[
             CITATIONS[k]
-            for k in ("medfm", config.method.name, *(["ecgsyn"] if simulated else []))
+            for k in ("medfm", config.method.name, *(kind_of(modality).citations if simulated else []))
             if k in CITATIONS
         ],
         created=datetime.date.today().isoformat(),
@@ -199,20 +199,6 @@ def _data_words(sources: list[dict[str, Any]]) -> str:
     return " ".join(parts)
 
 
-def preprocessing_words(modality: Any) -> str:
-    s = modality.settings()
-    normal = {
-        "dataset": "minus the mean and divided by the deviation of each lead over the training data",
-        "record": "minus the mean and divided by the deviation of each lead of the record",
-        "none": "kept in mV",
-    }[s["normalise"]]
-    filtered = f", zero-phase high-pass at {s['highpass']:g} Hz" if s["highpass"] else ", no filter"
-    return (
-        f"Leads {', '.join(s['leads'])} found by name, in mV, resampled to {s['fs']:g} Hz{filtered}; windows of "
-        f"{s['seconds']:g} s; {normal}; clipped to ±{s['clip']:g}. Absent leads are zeroed inside the network."
-    )
-
-
 def _report(
     run: Pretraining, card: Card, results: dict[str, Any], path: Path, published: str, command: str
 ) -> None:
@@ -220,17 +206,13 @@ def _report(
     training = figures.training_curves(frame)
     sections = [_summary(run, results, published, command), _training(run, results, training)]
     training.savefig(run.folder.path / "figures" / "training.png", dpi=110)
-    mask = _mask_figure(run)
+    mask, caption = kind_of(run.modality).mask(run.modality, run.method, run.guard.batch)
     mask.savefig(run.folder.path / "figures" / "mask.png", dpi=110)
     sections.append(
         Section(
             title="What the model had to guess",
-            text=(
-                "Shaded parts were hidden from the context encoder; it predicts their embeddings, not their samples. "
-                "The line below is the error of that prediction, token by token. The loss of such a method is no measure "
-                "of quality: its target moves as the network learns."
-            ),
-            figures=[(mask, "A record with its masked spans and the prediction error under them", "")],
+            text=run.method.guess,
+            figures=[(mask, caption, "")],
         )
     )
     embedding = _embedding_figure(run)
@@ -280,7 +262,18 @@ def _summary(run: Pretraining, results: dict[str, Any], published: str, command:
 
 def card_line(run: Pretraining) -> str:
     encoder = run.method.encoder
-    return f"ViT of width {encoder.dim}, {run.config.backbone.depth} blocks, {sum(p.numel() for p in encoder.parameters()) / 1e6:.2f} M parameters"
+    shape = encoder.config()
+    what = f"{shape['name']} of width {encoder.dim}"
+    if shape["name"] == "vit":
+        what = f"ViT of width {encoder.dim}, {shape['depth']} blocks"
+    return f"{what}, {sum(p.numel() for p in encoder.parameters()) / 1e6:.2f} M parameters"
+
+
+def architecture_words(encoder: Any) -> str:
+    shape = encoder.config()
+    if shape["name"] != "vit":
+        return f"{shape['name']}, rank {encoder.rank}, width {encoder.dim}"
+    return f"ViT, rank {encoder.rank}, width {encoder.dim}, {shape['depth']} blocks, {shape['heads']} heads"
 
 
 def _number(value: float | None) -> str:
@@ -300,19 +293,6 @@ def _training(run: Pretraining, results: dict[str, Any], figure: Any) -> Section
         text="Loss, learning rate and collapse measures. A collapsed network gives every record the same embedding: its deviation goes to zero and its rank to one.",
         table=(["Measure", "before", "after"], rows),
         figures=[(figure, "Loss, learning rate and collapse measures over the steps", "")],
-    )
-
-
-def _mask_figure(run: Pretraining) -> Any:
-    batch = run.guard.batch
-    picture = mask_pictures(run.method, batch)[0]
-    return figures.ecg_mask(
-        batch.x[0].numpy(),
-        picture.masked,
-        picture.error,
-        fs=1.0 / run.modality.spacing[0],
-        channels=run.modality.channels,
-        constant=picture.spread,
     )
 
 

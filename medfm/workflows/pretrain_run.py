@@ -44,5 +44,6 @@ def default_name(config: RunConfig, simulated: bool | None = None) -> str:
     stem = method if method.startswith(config.modality.name) else f"{config.modality.name}-{method}"
     if simulated is None:
         simulated = all(s.split("@")[0] == SYNTHETIC for s in config.data.sources) and not config.init
-    size = config.backbone.size or f"d{config.backbone.dim}"
+    shape = config.backbone
+    size = (shape.size or f"d{shape.dim}") if hasattr(shape, "size") else shape.name.replace("_", "-")
     return f"{stem}-{size}{'-continued' if config.init else ''}{'-sim' if simulated else ''}"

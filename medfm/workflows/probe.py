@@ -16,7 +16,6 @@ import torch
 from medfm.backbones.base import Backbone, build
 from medfm.config.strategies import LinearProbeSettings
 from medfm.data.splits import patient_folds, repeats_auto
-from medfm.evaluation.classical import FeatureSet, signal_features
 from medfm.evaluation.protocol import evaluate_folds, jsonable, paired_difference
 from medfm.finetuning.logistic import fit_logistic
 from medfm.finetuning.prototypes import Prototypes
@@ -28,18 +27,13 @@ from medfm.paths import written_whole
 from medfm.types import RESEARCH_USE, MedfmError
 from medfm.workflows.cohort import Cohort, open_cohort, read_labels
 from medfm.workflows.embed import check_output
+from medfm.workflows.kinds import kind_of
 from medfm.workflows.progress import progress as progress_bar
 from medfm.workflows.run_folder import writing
-from medfm.workflows.windows import StoreRecords
 
 LOG = logging.getLogger("medfm.run")
 PRETRAINED, RANDOM = "pretrained", "random"
 PROBES = ("prototypes", "logistic regression")
-# A task that the first solves is no test of a backbone; the second is what a careful afternoon yields.
-SIGNAL_FEATURES: dict[str, FeatureSet] = {
-    "mean, variance, heart rate": "simple",
-    "classical features": "intervals_and_spectra",
-}
 
 
 def probe(
@@ -66,8 +60,8 @@ def probe(
     weights).
 
     ``repeats``: of the folds; ``auto`` is 10 below 200 patients, 5 below 1,000, else 1.
-    The last rows are logistic regressions without any network: on mean, variance and heart rate, and on
-    classical features (intervals and spectra). Each repeat draws other folds and another random
+    The last rows are logistic regressions without any network (:mod:`medfm.workflows.floors`): for ECG on mean,
+    variance and heart rate, and on intervals and spectra; for pictures on their grey, and on them much reduced. Each repeat draws other folds and another random
     initialisation, so that one lucky or unlucky draw of untrained weights does not decide the comparison.
 
     ``task, targets, records, patients, patients_known, notes`` and ``rows``, one a backbone and probe: AUROC
@@ -158,13 +152,13 @@ def _without_network(
 ) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
     """Features that need no network, on the same folds: what any backbone must beat to be worth its trouble."""
     kind = "logistic regression"
-    store, length = cohort.store, modality.size[0]
+    records = kind_of(modality).reading.records(cohort.store, modality)
     rows = []
-    for name, features in SIGNAL_FEATURES.items():
+    for name, features in kind_of(modality).floors.items():
         began = time.monotonic()
         parts = [
-            signal_features(store.read(part, length=length)[0], store.fs, features)[0]
-            for part in np.array_split(np.arange(len(store)), -(-len(store) // 256))
+            features(records.physical(part)[0], modality)
+            for part in np.array_split(np.arange(len(records)), -(-len(records) // 256))
         ]
         out = _out_of_fold(np.concatenate(parts), cohort, tests, inner_folds, seed)
         arms = {PRETRAINED: out, RANDOM: scores[RANDOM]}
@@ -206,7 +200,7 @@ def _facts(cohort: Cohort) -> dict[str, Any]:
 def _embed(
     network: Backbone, cohort: Cohort, modality: Any, pool: str, batch_size: int, label: str, show: bool
 ) -> np.ndarray:
-    records = StoreRecords(cohort.store, modality)
+    records = kind_of(modality).reading.records(cohort.store, modality)
     with progress_bar(show, f"embedding {label}", len(records), "records") as bar:
         return embeddings(
             network,

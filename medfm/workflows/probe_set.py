@@ -12,9 +12,9 @@ import pandas as pd
 
 from medfm.backbones.base import Backbone
 from medfm.data.manifest import Manifest
-from medfm.data.store import SignalStore, ingest
 from medfm.types import ConfigError
 from medfm.workflows.embedding import embed_store
+from medfm.workflows.kinds import kind_of
 from medfm.workflows.sources import synthetic_store
 
 PROBE_SEED = 900_001  # synthetic probe patients come from another seed than any training corpus
@@ -83,7 +83,7 @@ def _score(embeddings: np.ndarray, *, y: np.ndarray, patients: np.ndarray, train
     return float(macro(auroc, y[~train], p))
 
 
-def _table(run: Any) -> tuple[SignalStore, np.ndarray, np.ndarray, list[str]]:
+def _table(run: Any) -> tuple[Any, np.ndarray, np.ndarray, list[str]]:
     config = run.config
     if not config.probe.target:
         raise ConfigError(
@@ -100,7 +100,7 @@ def _table(run: Any) -> tuple[SignalStore, np.ndarray, np.ndarray, list[str]]:
             "scored on other patients; drop them from one of the two."
         )
     root = Path(config.data.store) if config.data.store else None
-    store = ingest(manifest, run.modality, root, config.data.ingest_workers)
+    store = kind_of(run.modality).reading.ingest(manifest, run.modality, root, config.data.ingest_workers)
     kept = manifest.frame.iloc[store.kept]
     y = kept[targets].apply(pd.to_numeric, errors="coerce").to_numpy(float)
     return store, y, kept["patient"].to_numpy(str), targets

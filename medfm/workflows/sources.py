@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,12 @@ import numpy as np
 
 from medfm.config.run import RunConfig, SyntheticSettings
 from medfm.data.catalog import resolve_source, split_weight
-from medfm.data.store import CHUNK, Chunk, SignalStore, build, ingest
+from medfm.data.store import CHUNK
 from medfm.data.truths import truths_of
 from medfm.types import ConfigError, Truths
+from medfm.workflows import corpora
 from medfm.workflows.gather import set_aside
+from medfm.workflows.kinds import kind_of
 from medfm.workflows.progress import progress
 
 SYNTHETIC = "synthetic"
@@ -25,7 +26,7 @@ class Source:
     """One ingested source: its store, weight, and what the card says of it."""
 
     name: str
-    store: SignalStore
+    store: Any  # of signals or of pictures, as the modality's kind keeps them
     weight: float
     simulated: bool
     patients: list[str]
@@ -34,50 +35,14 @@ class Source:
     truths: Truths | None = None
 
 
-def _synthetic_chunk(index: int, *, settings: dict[str, Any], fs: float, seconds: float) -> Chunk:
-    from medfm.synthetic.corpus import ecg_arrays
-
-    per = max(1, CHUNK // settings["records_per_patient"])
-    first = index * per
-    count = min(per, settings["patients"] - first)
-    x, labels = ecg_arrays(
-        count,
-        seed=settings["seed"],
-        fs=fs,
-        seconds=seconds,
-        records_per_patient=settings["records_per_patient"],
-        start_subject=first,
-        truths=True,
-    )
-    rows = list(
-        range(first * settings["records_per_patient"], first * settings["records_per_patient"] + len(x))
-    )
-    return Chunk(list(x), rows, [], labels)
-
-
 def synthetic_store(
     settings: SyntheticSettings, modality: Any, root: Path | None, jobs: int = 1, show: bool = True
-) -> SignalStore:
-    """The embedded corpus, generated once per (generator version, settings, sampling rate) and kept in the store."""
-    from medfm.synthetic.ecg import GENERATOR_VERSION
-
-    fs = 1.0 / modality.spacing[0]
-    seconds = modality.size[0] / fs
-    plain = settings.model_dump()
-    make = partial(_synthetic_chunk, settings=plain, fs=fs, seconds=seconds)
-    per = max(1, CHUNK // settings.records_per_patient)
-    chunks = -(-settings.patients // per)
-    with progress(show, "generating ECGs", chunks * CHUNK, "records") as bar:
-        return build(
-            {"synthetic": plain, "generator": GENERATOR_VERSION, "seconds": seconds, "truths": 1},
-            chunks,
-            make,
-            fs=fs,
-            channels=modality.channels,
-            root=root,
-            jobs=jobs,
-            progress=lambda done, total: bar.update(done * CHUNK),
-        )
+) -> Any:
+    """The embedded corpus, generated once and kept in the store."""
+    kind = kind_of(modality)
+    total = corpora.chunks_of(settings) * CHUNK
+    with progress(show, f"generating {kind.plural}", total, "records") as bar:
+        return kind.corpus(settings, modality, root, jobs, lambda done, _: bar.update(done * CHUNK))
 
 
 def open_sources(config: RunConfig, modality: Any, log: Any, show: bool = True) -> list[Source]:
@@ -126,7 +91,7 @@ def _files(
     if not manifest.patients_known:
         notes.append("no patient column: every record counts as its own patient")
     with progress(show, f"ingesting {name}", len(manifest), "records") as bar:
-        store = ingest(
+        store = kind_of(modality).reading.ingest(
             manifest,
             modality,
             root,

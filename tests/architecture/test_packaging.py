@@ -95,11 +95,21 @@ def test_no_dependency_is_under_a_strong_copyleft_licence():
     assert not bad
 
 
+def test_no_gpl_decoder_is_asked_for():
+    """pydicom would use pylibjpeg-libjpeg (GPL-3) where it is installed; nothing here may bring it."""
+    named = [r for block in PROJECT["project"]["optional-dependencies"].values() for r in block]
+    assert not [r for r in (*CORE, *named) if Requirement(r).name in ("pylibjpeg-libjpeg", "imagehash")]
+    assert "pylibjpeg-libjpeg" not in _closure(CORE)
+    assert not [r for r in CORE if Requirement(r).extras], "an extra may bring what its own licence forbids"
+
+
 def test_every_dependency_is_imported_or_named_by_the_package():
     """A requirement that nothing uses is weight on every site."""
     text = "\n".join(p.read_text(encoding="utf-8") for p in (paths.Path(paths.__file__).parent).rglob("*.py"))
     modules = {"scikit-learn": "sklearn", "pyyaml": "yaml", "pytorch-lightning": "pytorch_lightning"}
+    modules |= {"pillow": "PIL", "python-gdcm": "gdcm"}
     engines = {"pyarrow", "openpyxl"}  # pandas loads these by name for Parquet and Excel
+    engines |= {"pyjpegls", "pylibjpeg", "pylibjpeg-openjpeg"}  # and pydicom these, for compressed pixels
     for requirement in CORE:
         name = Requirement(requirement).name
         module = modules.get(name, name.replace("-", "_"))

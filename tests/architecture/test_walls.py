@@ -37,6 +37,7 @@ OWNERS = {
     "wfdb": {"formats", "bench/wfdb_reference.py"},
     "pydicom": {"formats"},
     "nibabel": {"formats"},
+    "gdcm": {"formats"},
     "h5py": {"formats"},
     "pyedflib": {"formats"},
     "sierraecg": {"formats"},

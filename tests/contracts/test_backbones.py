@@ -8,22 +8,24 @@ import pytest
 import torch
 from torch import nn
 
-from medfm.backbones.base import Backbone, build
+from medfm.backbones.base import Backbone, Pyramid, Tokens, build
 from medfm.config.backbones import BACKBONES
 from medfm.types import Features
 
-SHAPES = {1: (3, (100,)), 2: (2, (32, 32)), 3: (1, (16, 16, 16))}
+SHAPES = {1: (3, (100,)), 2: (2, (64, 64)), 3: (1, (16, 16, 16))}
 TINY = {
     "vit": [
         {"rank": 1, "patch": (25,), "dim": 16, "depth": 2, "heads": 2, "registers": 1},
         {"rank": 2, "patch": (8, 8), "dim": 16, "depth": 2, "heads": 2, "bias": True},
         {"rank": 3, "patch": (8, 8, 8), "dim": 18, "depth": 1, "heads": 2},
-    ]
+    ],
 }
+# Networks whose name says all; two of each kind would only repeat the others at several times their size.
+TINY |= {name: [{"rank": 2}] for name in BACKBONES if name not in TINY}
 CASES = [(name, options) for name in BACKBONES for options in TINY[name]]
 
 
-@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-{case[1]['rank']}d")
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]}-{case[1]['rank']}d")
 def backbone(request) -> Backbone:
     name, options = request.param
     channels, size = SHAPES[options["rank"]]
@@ -52,9 +54,18 @@ def test_each_parameter_is_in_exactly_one_group(backbone):
 
 
 def test_groups_run_from_the_stem_to_the_top(backbone):
-    """Layer decay and progressive thawing read the order."""
-    order = [name for name, _ in backbone.groups()]
-    assert order[0] == "stem" and order[-1] == "norm"
+    """Layer decay and progressive thawing read the order: it is the one in which a record meets the layers."""
+    groups = backbone.groups()
+    assert groups[0][0] == "stem"
+    place = {id(p): i for i, (_, parameters) in enumerate(groups) for p in parameters}
+    met, handles = [], []
+    for module in backbone.modules():
+        if own := [place[id(p)] for p in module.parameters(recurse=False)]:
+            handles.append(module.register_forward_pre_hook(lambda *_, own=own: met.extend(own)))
+    backbone(example(backbone))
+    for handle in handles:
+        handle.remove()
+    assert met == sorted(met) and len(set(met)) >= len(groups) - 1
 
 
 def test_config_is_json_and_rebuilds_the_same_network(backbone):
@@ -87,3 +98,15 @@ def test_records_of_a_batch_do_not_meet(backbone):
     x = example(backbone)
     alone = backbone(x[:1]).pooled
     torch.testing.assert_close(backbone(x).pooled[:1], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_a_pyramid_is_as_wide_and_as_coarse_as_it_says(backbone):
+    if not isinstance(backbone, Pyramid):
+        assert isinstance(backbone, Tokens)
+        return
+    x = example(backbone)
+    maps = backbone.pyramid(x)
+    assert [m.shape[1] for m in maps] == list(backbone.widths) and backbone.dim == backbone.widths[-1]
+    for found, stride in zip(maps, backbone.strides, strict=True):
+        assert [s * n for s, n in zip(stride, found.shape[2:])] == list(x.shape[2:])
+    assert sorted(backbone.strides) == list(backbone.strides)

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from medfm.backbones.base import Backbone, build
+from medfm.backbones.base import Backbone, Pyramid, build
 from medfm.backbones.vit import ViT
 from medfm.config.methods import METHODS
 from medfm.config.run import OptimSettings
@@ -17,19 +17,25 @@ from medfm.types import Batch, ViewSpec
 SIZES = {1: ((200,), (10,)), 2: ((32, 32), (8, 8)), 3: ((16, 16, 16), (8, 8, 8))}
 
 
+def network(needs, rank):
+    """The smallest one of the table that has the capability a method asks for."""
+    if needs is Pyramid:
+        return build({"name": "resnet18", "in_channels": 2, "input_size": (64, 64)})
+    size, patch = SIZES[rank]
+    shape = {"rank": rank, "in_channels": 2, "input_size": size, "patch": patch}
+    return ViT(**shape, dim=24, depth=2, heads=2, registers=1)
+
+
 def make(name, seed=0):
     entry = METHODS[name]
     target = entry.load()
-    size, patch = SIZES[target.ranks[0]]
     torch.manual_seed(0)
-    backbone = ViT(
-        rank=len(size), in_channels=2, input_size=size, patch=patch, dim=24, depth=2, heads=2, registers=1
-    )
+    backbone = network(target.needs, target.ranks[0])
     return target(backbone, entry.settings(), OptimSettings(), 20, seed).train()
 
 
 def batch(method):
-    size, _ = SIZES[method.ranks[0]]
+    size = method.backbone.config()["input_size"]
     spec = method.view_spec
     x = torch.randn(4, 2, *size, generator=torch.Generator().manual_seed(0))
     views = {"views": torch.stack([x] * spec.views, 1)} if spec.views > 1 else {}

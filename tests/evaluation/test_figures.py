@@ -109,6 +109,17 @@ def test_ecg_mask_shades_what_is_hidden():
     drawn(figures.ecg_mask(x, np.tile(masked, (12, 1)), None, fs=100, channels=LEADS))
 
 
+def test_picture_masks_show_one_grey_scale_a_picture():
+    x = RNG.normal(size=(2, 1, 8, 12))
+    seen = np.where(np.arange(12) < 6, x, np.nan)
+    figure = figures.picture_masks(x, seen, x + 5)
+    assert "What was seen" in drawn(figure)
+    images = [axes.images[0] for axes in figure.axes]
+    assert len(images) == 6 and all(i.get_clim() == (x[0].min(), x[0].max()) for i in images[:3])
+    assert images[1].get_array().mask[:, 6:].all() and not images[1].get_array().mask[:, :6].any()
+    drawn(figures.picture_masks(np.zeros((1, 3, 8, 8)), np.zeros((1, 3, 8, 8)), np.zeros((1, 3, 8, 8))))
+
+
 def test_no_pyplot_and_no_display_state():
     code = (
         "import sys; from medfm.evaluation import figures as f, report; f.compare_arms([('a', .5, .4, .6)]); "

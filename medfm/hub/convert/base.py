@@ -24,16 +24,16 @@ class ConvertedBackbone:
     notes: list[str] = field(default_factory=list)
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path, allow: tuple[type, ...] = ()) -> dict[str, Any]:
     """The mapping that a PyTorch file holds. Tensors and plain values only: a file that wants to run code is
-    refused.
+    refused. ``allow``: further types that an official file holds and that cannot run code either.
 
     Raises :class:`ReadError` when it cannot be read that way.
     """
     import torch
 
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(list(allow)):
             warnings.simplefilter("ignore")  # torch's remarks on pickle protocols; a refusal says more
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:

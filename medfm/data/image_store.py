@@ -1,0 +1,154 @@
+"""The ingest store for pictures of one grid: decoded and resampled once, then read as batches by row.
+
+It is a signal store (:mod:`medfm.data.store`) whose records are pictures laid out flat, ``[C, H x W]`` of one length:
+chunks, keys, publication by rename and int16 with a gain a channel are the same code. -32768 is NaN: no picture there.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from medfm.data.manifest import Manifest
+from medfm.data.store import CHUNK, Chunk, SignalStore, build, fingerprint
+from medfm.types import MedfmError
+
+
+@dataclass
+class ImageStore:
+    """A published store of pictures ``[C, *grid]``, read-only. Cheap to pickle: workers map the file by themselves."""
+
+    flat: SignalStore
+    grid: tuple[int, ...]
+
+    @classmethod
+    def open(cls, path: Path) -> ImageStore:
+        meta = json.loads((path / "store.json").read_text(encoding="utf-8"))
+        return cls(SignalStore.open(path), tuple(int(n) for n in meta["inputs"]["grid"]))
+
+    def __len__(self) -> int:
+        return len(self.flat)
+
+    @property
+    def path(self) -> Path:
+        return self.flat.path
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        return self.flat.channels
+
+    @property
+    def kept(self) -> np.ndarray:
+        """Manifest rows in store order."""
+        return self.flat.kept
+
+    @property
+    def failed(self) -> list[tuple[int, str, str]]:
+        return self.flat.failed
+
+    @property
+    def labels(self) -> pd.DataFrame:
+        """Labels of a generated corpus, in store order."""
+        return self.flat.labels
+
+    @property
+    def nbytes(self) -> int:
+        return self.flat.nbytes
+
+    def read(self, rows: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Pictures ``x [B, C, *grid]`` float32 (NaN: absent or no picture) and ``present [B, C]``; rows index the store."""
+        x, present = self.flat.read(rows)
+        return x.reshape(len(x), len(self.channels), *self.grid), present
+
+
+def build_images(
+    inputs: dict[str, Any],
+    chunks: int,
+    make: Callable[[int], Chunk],
+    *,
+    grid: Sequence[int],
+    channels: Sequence[str],
+    root: Path | None = None,
+    jobs: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> ImageStore:
+    """:func:`medfm.data.store.build` for pictures: ``make(i).signals`` are ``[C, *grid]`` float32."""
+    store = build(
+        {**inputs, "grid": [int(n) for n in grid]},
+        chunks,
+        _Flat(make),
+        fs=1.0,  # a signal store has a rate; pictures have none
+        channels=channels,
+        root=root,
+        jobs=jobs,
+        progress=progress,
+    )
+    return ImageStore.open(store.path)
+
+
+@dataclass
+class _Flat:
+    """``make`` with every picture laid out flat; a class so that spawned workers can receive it."""
+
+    make: Callable[[int], Chunk]
+
+    def __call__(self, index: int) -> Chunk:
+        chunk = self.make(index)
+        return chunk._replace(signals=[x.reshape(len(x), -1) for x in chunk.signals])
+
+
+def ingest_images(
+    manifest: Manifest,
+    modality: Any,
+    root: Path | None = None,
+    jobs: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> ImageStore:
+    """Read every picture of ``manifest`` once through ``modality.read``. A bad file is set aside in ``.failed``.
+
+    Raises :class:`MedfmError` when nothing at all could be read, with the first reason.
+    """
+    inputs = {"sources": fingerprint(manifest.paths), "settings": modality.ingest_settings()}
+    store = build_images(
+        inputs,
+        -(-len(manifest) // CHUNK),
+        _FileChunks(manifest.paths, modality),
+        grid=modality.size,
+        channels=modality.channels,
+        root=root,
+        jobs=jobs,
+        progress=progress,
+    )
+    if len(store) == 0:
+        reason = store.failed[0][2] if store.failed else "the manifest is empty"
+        # An all-failed store must not be reused once the user has mended the files or the reader.
+        shutil.rmtree(store.path, ignore_errors=True)
+        raise MedfmError(f"none of the {len(manifest)} pictures could be read. First reason: {reason}")
+    return store
+
+
+@dataclass
+class _FileChunks:
+    paths: list[str]
+    modality: Any
+
+    def __call__(self, index: int) -> Chunk:
+        chunk = Chunk([], [], [])
+        for row in range(index * CHUNK, min((index + 1) * CHUNK, len(self.paths))):
+            try:
+                sample = self.modality.read(self.paths[row], quality=False)
+            except Exception as error:  # one bad file never ends a run: it is set aside with its reason
+                known = isinstance(error, MedfmError)
+                why = str(error) if known else f"{type(error).__name__}: {error}"
+                chunk.failed.append((row, self.paths[row], why))
+                continue
+            chunk.signals.append(sample.x)
+            chunk.rows.append(row)
+        return chunk

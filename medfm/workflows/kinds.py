@@ -1,0 +1,150 @@
+"""What the workflows ask of a modality beyond its own contract: one line of :data:`KINDS` each.
+
+``Reading`` is how records of one shape are kept, cut and batched (signals by windows, pictures whole); ``Kind`` adds what
+is said and simulated of one modality.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from medfm.data.image_batches import ImageBatches
+from medfm.data.image_store import ingest_images
+from medfm.data.loader import SignalBatches
+from medfm.data.store import ingest
+from medfm.types import Batch, Sample
+from medfm.workflows import corpora, floors, user_arrays, windows
+
+SHOWN = 4  # pictures in the report
+
+
+@dataclass(frozen=True)
+class Reading:
+    """ingest: manifest, modality, root, jobs, progress -> store. batches: of a mixture of such stores. records: store,
+    modality, window, augment -> ``finetuning.records.Records``. window: modality, crop in seconds -> samples (0: whole).
+    cuts: sample, modality, window -> what a network takes. arrays: a user's array -> one reader a record."""
+
+    ingest: Callable[..., Any]
+    batches: type[SignalBatches]
+    records: Callable[..., Any]
+    window: Callable[[Any, float | None], int]
+    cuts: Callable[[Sample, Any, int], Iterator[Sample]]
+    arrays: Callable[[np.ndarray, Any, float | None, Sequence[str] | None], list[Callable[[], Sample]]]
+
+
+SIGNALS = Reading(
+    ingest,
+    SignalBatches,
+    windows.StoreRecords,
+    windows.signal_window,
+    windows.signal_cuts,
+    user_arrays.signals,
+)
+PICTURES = Reading(
+    ingest_images,
+    ImageBatches,
+    windows.PictureRecords,
+    windows.picture_window,
+    windows.picture_cuts,
+    user_arrays.pictures,
+)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """plural: what its records are called. corpus: settings, modality, root, jobs, progress -> store. floors: features
+    without a network that a probe compares with, by name. mask: modality, method, batch -> the report's figure of what
+    was hidden, and its caption. preprocessing: of a card. target: a label of its synthetic corpus. citations: of its generator."""
+
+    reading: Reading
+    plural: str
+    corpus: Callable[..., Any]
+    floors: Mapping[str, Callable[[np.ndarray, Any], np.ndarray]]
+    mask: Callable[[Any, Any, Batch], tuple[Any, str]]
+    preprocessing: Callable[[Any], str]
+    target: str
+    citations: tuple[str, ...] = ()
+
+
+def _ecg_mask(modality: Any, method: Any, batch: Batch) -> tuple[Any, str]:
+    from medfm.evaluation import training_figures
+    from medfm.pretraining.diagnostics import mask_pictures
+
+    picture = mask_pictures(method, batch)[0]
+    figure = training_figures.ecg_mask(
+        batch.x[0].numpy(),
+        picture.masked,
+        picture.error,
+        fs=1.0 / modality.spacing[0],
+        channels=modality.channels,
+        constant=picture.spread,
+    )
+    return figure, "A record with its masked spans and the prediction error under them"
+
+
+def _picture_mask(modality: Any, method: Any, batch: Batch) -> tuple[Any, str]:
+    from medfm.evaluation import training_figures
+    from medfm.pretraining.diagnostics import reconstructions
+
+    few = replace(batch, x=batch.x[:SHOWN], present=batch.present[:SHOWN], target=None)
+    *pictures, borrowed = reconstructions(method, few)
+    caption = "Pictures, what the network saw of them, and what it made of that"
+    if borrowed:
+        caption += (
+            "; each hidden part has its true brightness and contrast, which the network is not asked for"
+        )
+    return training_figures.picture_masks(*pictures), caption
+
+
+def _ecg_words(modality: Any) -> str:
+    s = modality.settings()
+    normal = {
+        "dataset": "minus the mean and divided by the deviation of each lead over the training data",
+        "record": "minus the mean and divided by the deviation of each lead of the record",
+        "none": "kept in mV",
+    }[s["normalise"]]
+    filtered = f", zero-phase high-pass at {s['highpass']:g} Hz" if s["highpass"] else ", no filter"
+    return (
+        f"Leads {', '.join(s['leads'])} found by name, in mV, resampled to {s['fs']:g} Hz{filtered}; windows of "
+        f"{s['seconds']:g} s; {normal}; clipped to ±{s['clip']:g}. Absent leads are zeroed inside the network."
+    )
+
+
+def _xray_words(modality: Any) -> str:
+    s = modality.settings()
+    window = (
+        f"percentiles {s['percentiles'][0]:g} and {s['percentiles'][1]:g} of the picture as black and white"
+        if s["voi"] < 0
+        else "the file's own window (percentiles of the picture where it has none)"
+    )
+    shown = {"file": "bone bright", "always": "small values bright", "never": "large values bright"}
+    fit = {
+        "pad": "proportions kept, padded with black",
+        "crop": "proportions kept, cropped to the centre",
+        "stretch": "proportions not kept",
+    }
+    normal = {
+        "dataset": "minus the mean and divided by the deviation over the training data",
+        "record": "minus the mean and divided by the deviation of the picture",
+        "none": "grey 0 to 1",
+    }
+    return (
+        f"One {'grey channel' if s['colour'] == 'grey' else 'picture of three channels'}, {shown[s['invert']]}, through "
+        f"{window}; resampled to {s['size'][0]} x {s['size'][1]} pixels, {fit[s['fit']]}; {normal[s['normalise']]}."
+    )
+
+
+KINDS: dict[str, Kind] = {
+    "ecg": Kind(SIGNALS, "ECGs", corpora.ecg_store, floors.ECG, _ecg_mask, _ecg_words, "afib", ("ecgsyn",)),
+    "xray": Kind(
+        PICTURES, "radiographs", corpora.xray_store, floors.PICTURE, _picture_mask, _xray_words, "effusion"
+    ),
+}
+
+
+def kind_of(modality: Any) -> Kind:
+    return KINDS[modality.name]
