@@ -130,10 +130,10 @@ def test_private_memory_counts_arrays_and_leaves_mapped_files_out(tmp_path):
     before = load._private_mb()
     mapped = np.memmap(path, np.uint8, "r")
     assert mapped.sum() == 0  # touches every page
-    assert load._private_mb() - before < 16
+    assert load._private_mb() - before < 32
     without = load._private_mb()
-    held = np.ones(64 << 20, np.uint8)
-    assert 40 < load._private_mb() - without < 96 and held.all()
+    held = np.ones(256 << 20, np.uint8)  # large beside what the interpreter gives back in the meantime
+    assert 128 < load._private_mb() - without < 320 and held.all()
 
 
 def test_without_proc_the_memory_is_left_out_with_a_sentence(scratch, monkeypatch, tmp_path):
