@@ -23,6 +23,12 @@ from medfm.config.run import OptimSettings
 from medfm.pretraining import schedules
 from medfm.types import Batch, ConfigError, Truths, ViewSpec
 
+SHAPES = {1: "signals (rank 1)", 2: "pictures (rank 2)", 3: "volumes (rank 3)"}
+NEEDED = {
+    "Tokens": "tokens, a Vision Transformer (Tokens: backbone.name=vit)",
+    "Pyramid": "maps of several scales, a convolutional network (Pyramid: backbone.name=resnet18)",
+}
+
 
 class Method(pl.LightningModule):
     """``backbone`` is trained in place; ``steps`` is the optimiser steps of the whole run.
@@ -44,6 +50,21 @@ class Method(pl.LightningModule):
     )
     remedy: ClassVar[str] = "Lower optim.lr."
 
+    @classmethod
+    def check(cls, backbone: Backbone) -> None:
+        """Refuse what the method cannot train: asked before hours of reading, and again when it is built."""
+        if backbone.rank not in cls.ranks:
+            able = " and ".join(SHAPES[rank] for rank in cls.ranks)
+            raise ConfigError(
+                f"method {cls.__name__} is for {able}, and these are {SHAPES[backbone.rank]}: choose another --method."
+            )
+        if not isinstance(backbone, cls.needs):
+            wanted = NEEDED.get(cls.needs.__name__, cls.needs.__name__)
+            raise ConfigError(
+                f"method {cls.__name__} needs a backbone with {wanted}, which {type(backbone).__name__} has not: set "
+                "backbone.name."
+            )
+
     def __init__(
         self,
         backbone: Backbone,
@@ -54,16 +75,7 @@ class Method(pl.LightningModule):
         truths: Truths | None = None,
     ) -> None:
         super().__init__()
-        name = type(self).__name__
-        if not isinstance(backbone, self.needs):
-            raise ConfigError(
-                f"{name} needs a backbone with {self.needs.__name__}, which {type(backbone).__name__} is "
-                "not; set backbone.name."
-            )
-        if backbone.rank not in self.ranks:
-            raise ConfigError(
-                f"{name} is for inputs of rank {self.ranks}; this backbone's is {backbone.rank}."
-            )
+        self.check(backbone)
         self.backbone, self.settings = backbone, settings
         self.optim, self.steps, self.seed = optim, steps, seed
         self.schedule = schedules.from_settings(optim, steps)

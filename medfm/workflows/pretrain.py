@@ -95,12 +95,13 @@ def _prepare(run: Pretraining, resume: bool) -> None:
         _branch(run)
     initial = _initial(run) if config.init else None
     run.modality = MODALITIES[config.modality.name].load()(**config.modality.model_dump(exclude={"name"}))
+    method_entry = METHODS[config.method.name]
+    method_entry.load().check(initial or build(_backbone_config(config, run.modality)))
     run.sources = sources.open_sources(config, run.modality, log, run.show)
     run.name = check_id(default_name(config, run.simulated_only), run.simulated_only)
     if config.modality.normalise == "dataset" and config.modality.mean is None:
         run.modality = _fit_statistics(run)
         run.config = config = config.model_copy(update={"modality": _settings(run.modality, config)})
-    method_entry = METHODS[config.method.name]
     pl.seed_everything(config.seed, verbose=False)
     backbone = initial if initial is not None else build(_backbone_config(config, run.modality))
     truths = _truths(run)

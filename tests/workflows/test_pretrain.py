@@ -287,3 +287,18 @@ def test_a_full_hub_does_not_cost_the_report(tmp_path, monkeypatch, caplog):
     done = pretrain(tiny(tmp_path / "run", "trainer.steps=2"), progress=False)
     assert done.report.is_file() and "medfm hub pull" in caplog.text
     assert f"--backbone {done.path}" in done.next_command
+
+
+@pytest.mark.parametrize(
+    ("modality", "method", "said"),
+    [("xray", "ecg_jepa", "is for signals"), ("ecg", "spark", "a convolutional network")],
+)
+def test_a_method_that_cannot_train_these_is_refused_before_a_record_is_read(
+    tmp_path, monkeypatch, modality, method, said
+):
+    monkeypatch.setattr(
+        "medfm.workflows.sources.open_sources", lambda *_: pytest.fail("records were read for nothing")
+    )
+    config = resolve_pretrain(modality, method=method, flags={"output.dir": str(tmp_path / "run")})
+    with pytest.raises(ConfigError, match=f"{said}.*(--method|backbone.name)"):
+        pretrain(config, progress=False)
