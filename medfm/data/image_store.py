@@ -7,7 +7,6 @@ chunks, keys, publication by rename and int16 with a gain a channel are the same
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,7 @@ import numpy as np
 import pandas as pd
 
 from medfm.data.manifest import Manifest
-from medfm.data.store import CHUNK, Chunk, SignalStore, build, fingerprint
-from medfm.types import MedfmError
+from medfm.data.store import CHUNK, Chunk, FileChunks, SignalStore, build, filled, fingerprint
 
 
 @dataclass
@@ -119,36 +117,12 @@ def ingest_images(
     store = build_images(
         inputs,
         -(-len(manifest) // CHUNK),
-        _FileChunks(manifest.paths, modality),
+        FileChunks(manifest.paths, modality),
         grid=modality.size,
         channels=modality.channels,
         root=root,
         jobs=jobs,
         progress=progress,
     )
-    if len(store) == 0:
-        reason = store.failed[0][2] if store.failed else "the manifest is empty"
-        # An all-failed store must not be reused once the user has mended the files or the reader.
-        shutil.rmtree(store.path, ignore_errors=True)
-        raise MedfmError(f"none of the {len(manifest)} pictures could be read. First reason: {reason}")
+    filled(store.flat, manifest)
     return store
-
-
-@dataclass
-class _FileChunks:
-    paths: list[str]
-    modality: Any
-
-    def __call__(self, index: int) -> Chunk:
-        chunk = Chunk([], [], [])
-        for row in range(index * CHUNK, min((index + 1) * CHUNK, len(self.paths))):
-            try:
-                sample = self.modality.read(self.paths[row], quality=False)
-            except Exception as error:  # one bad file never ends a run: it is set aside with its reason
-                known = isinstance(error, MedfmError)
-                why = str(error) if known else f"{type(error).__name__}: {error}"
-                chunk.failed.append((row, self.paths[row], why))
-                continue
-            chunk.signals.append(sample.x)
-            chunk.rows.append(row)
-        return chunk

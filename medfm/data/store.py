@@ -211,12 +211,17 @@ def ingest(
         "rates": manifest.rates,
         "settings": modality.ingest_settings(),
     }
-    make = _FileChunks(manifest.paths, manifest.rates, modality)
+    make = FileChunks(manifest.paths, modality, manifest.rates)
     chunks = -(-len(manifest) // CHUNK)
     fs = 1.0 / modality.spacing[0]
     store = build(
         inputs, chunks, make, fs=fs, channels=modality.channels, root=root, jobs=jobs, progress=progress
     )
+    return filled(store, manifest)
+
+
+def filled(store: SignalStore, manifest: Manifest) -> SignalStore:
+    """``store``, or an error with the first reason where nothing of ``manifest`` could be read."""
     if len(store) == 0:
         reason = store.failed[0][2] if store.failed else "the manifest is empty"
         # An all-failed store must not be reused once the user has mended the files or the reader.
@@ -226,25 +231,26 @@ def ingest(
 
 
 @dataclass
-class _FileChunks:
-    """Chunk ``i`` of a list of files; a class so that spawned workers can receive it."""
+class FileChunks:
+    """Chunk ``i`` of a list of files; a class so that spawned workers can receive it. ``rates``: of signals, Hz."""
 
     paths: list[str]
-    rates: list[float | None]
     modality: Any
+    rates: list[float | None] | None = None
 
     def __call__(self, index: int) -> Chunk:
         chunk = Chunk([], [], [])
         for row in range(index * CHUNK, min((index + 1) * CHUNK, len(self.paths))):
+            rate = {} if self.rates is None else {"fs": self.rates[row]}
             try:
-                sample = self.modality.read(self.paths[row], fs=self.rates[row], quality=False)
+                sample = self.modality.read(self.paths[row], quality=False, **rate)
             except Exception as error:  # one bad file never ends a run: it is set aside with its reason
                 known = isinstance(error, MedfmError)
-                chunk.failed.append(
-                    (row, self.paths[row], str(error) if known else f"{type(error).__name__}: {error}")
-                )
+                why = str(error) if known else f"{type(error).__name__}: {error}"
+                chunk.failed.append((row, self.paths[row], why))
                 continue
-            chunk.signals.append(np.where(sample.present[:, None], sample.x, np.nan).astype(np.float32))
+            there = sample.present.reshape(-1, *(1,) * (sample.x.ndim - 1))
+            chunk.signals.append(np.where(there, sample.x, np.nan).astype(np.float32))
             chunk.rows.append(row)
         return chunk
 

@@ -25,7 +25,8 @@ from medfm.synthetic.ecg_labels import fiducials, label, measure_usual_beat
 from medfm.synthetic.ecg_morphology import Hearts, draw_hearts, rotation, turn
 from medfm.synthetic.ecg_noise import PAD, REVERSAL_NAMES, draw_recording, record, twelve
 from medfm.synthetic.ecg_rhythm import RHYTHMS, Rhythm, draw_rhythm
-from medfm.synthetic.ecg_subjects import DEVICES, SITES, Subjects, draw_subjects, prevalence_table
+from medfm.synthetic.ecg_subjects import CONDITIONS, DEVICES, SITES, draw_subjects
+from medfm.synthetic.subjects import Subjects, prevalences
 from medfm.types import ConfigError
 
 # Raise it whenever the same (seed, subject) gives another record: stores are keyed by it.
@@ -135,7 +136,7 @@ def simulate(
         conditions = () if conditions == "normal" else (conditions,)
     subject = Draws([(seed, _SUBJECT, s) for s, _ in keys], 720)
     daily = Draws([(seed, _RECORD, s, r) for s, r in keys], 720 + 24 * int(np.ceil(seconds)))
-    table = prevalence_table(prevalence)
+    table = prevalences(CONDITIONS, prevalence)
     people = draw_subjects(subject, table, conditions)
     swapped = daily.chance(table["electrode_reversal"])
     if conditions is None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from medfm.synthetic.draws import Draws
-from medfm.synthetic.ecg_subjects import Subjects
+from medfm.synthetic.subjects import Subjects
 
 # Rows I, II, V1..V6; columns x, y, z.
 DOWER = np.array(

@@ -15,7 +15,8 @@ import numpy as np
 from scipy import fft
 
 from medfm.synthetic.draws import Draws
-from medfm.synthetic.ecg_subjects import DEVICES, MAINS_HZ, Subjects
+from medfm.synthetic.ecg_subjects import DEVICES, MAINS_HZ
+from medfm.synthetic.subjects import Subjects
 
 ELECTRODES = ("RA", "LA", "LL", "V1", "V2", "V3", "V4", "V5", "V6")
 PAD = 1.0  # seconds on either side that are made and thrown away: no filter edge, no circular noise

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from medfm.synthetic.draws import Draws
+from medfm.synthetic.subjects import Subjects
 from medfm.types import ConfigError
 
 # condition: (share of subjects, age effect in log-odds per 20 years around 55, log-odds for men over women).
@@ -120,34 +121,6 @@ _SITE_DEVICES = np.array(
         [0.05, 0.05, 0.05, 0.25, 0.25, 0.05, 0.05, 0.25],
     ]
 )
-
-
-@dataclass(frozen=True)
-class Subjects:
-    """age years, male bool, site int (row of ``SITES``), device int (row of ``DEVICES``), all ``[n]``; cond:
-    name ->
-    bool ``[n]``."""
-
-    age: np.ndarray
-    male: np.ndarray
-    site: np.ndarray
-    device: np.ndarray
-    cond: dict[str, np.ndarray]
-
-
-def prevalence_table(changes: Mapping[str, float] | None) -> dict[str, float]:
-    """Share of subjects with each condition before exclusions; ``changes`` overrides single entries.
-
-    Raises ConfigError for an unknown condition or a share outside [0, 1].
-    """
-    table = {name: row[0] for name, row in CONDITIONS.items()}
-    for name, share in (changes or {}).items():
-        if name not in table:
-            raise ConfigError(f"unknown ECG condition {name!r}; known: {', '.join(table)}.")
-        if not 0 <= share <= 1:
-            raise ConfigError(f"prevalence of {name} is {share}; give a share between 0 and 1.")
-        table[name] = float(share)
-    return table
 
 
 _AGE_MEAN, _AGE_SD, _AGE_RANGE, _MEN = 57.0, 19.0, (18, 95), 0.52

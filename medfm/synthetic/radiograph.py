@@ -21,6 +21,7 @@ from medfm.synthetic.anatomy import Thorax, draw_thoraces
 from medfm.synthetic.draws import Draws
 from medfm.synthetic.projection import Beam, smoothing
 from medfm.synthetic.radiograph_display import burn_marker, collimate, display
+from medfm.synthetic.subjects import Subjects, prevalences
 from medfm.synthetic.tissues import attenuation
 from medfm.synthetic.xray_findings import Findings, draw_findings
 from medfm.synthetic.xray_shadow import Shadow, cast, seen
@@ -28,10 +29,8 @@ from medfm.synthetic.xray_subjects import (
     CONDITIONS,
     DEVICES,
     Device,
-    Subjects,
     draw_subjects,
     draw_views,
-    prevalence_table,
 )
 from medfm.types import ConfigError
 
@@ -112,7 +111,7 @@ def simulate(
         conditions = () if conditions == "normal" else (conditions,)
     person = Draws([(seed, _SUBJECT, s) for s, _ in keys], 4096 + 256)
     day = Draws([(seed, _RECORD, s, r) for s, r in keys], 64)
-    people = draw_subjects(person, prevalence_table(prevalence), conditions)
+    people = draw_subjects(person, prevalences(CONDITIONS, prevalence), conditions)
     bedside = np.array([DEVICES[k].bedside for k in people.device])
     shown = draw_views(day, bedside, views)
     bodies = draw_thoraces(person, day, people.age, people.male, people.cond["cardiomegaly"], bedside)

@@ -13,6 +13,7 @@ import numpy as np
 
 from medfm.synthetic.draws import Draws
 from medfm.synthetic.projection import VIEWS
+from medfm.synthetic.subjects import Subjects
 from medfm.types import ConfigError
 
 # finding: share of subjects, age effect in log-odds per 20 years around 58, log-odds of a bedside image.
@@ -73,33 +74,6 @@ _SITE_DEVICES = np.array(
     ]
 )
 _AGE_MEAN, _AGE_SD, _AGE_RANGE, _MEN = 58.0, 18.0, (18, 95), 0.54
-
-
-@dataclass(frozen=True)
-class Subjects:
-    """age years, male bool, site int (row of ``SITES``), device int (row of ``DEVICES``), all ``[n]``; cond: name ->
-    bool ``[n]``."""
-
-    age: np.ndarray
-    male: np.ndarray
-    site: np.ndarray
-    device: np.ndarray
-    cond: dict[str, np.ndarray]
-
-
-def prevalence_table(changes: Mapping[str, float] | None) -> dict[str, float]:
-    """Share of subjects with each finding; ``changes`` overrides single entries.
-
-    Raises ConfigError for an unknown finding or a share outside [0, 1].
-    """
-    table = {name: row[0] for name, row in CONDITIONS.items()}
-    for name, share in (changes or {}).items():
-        if name not in table:
-            raise ConfigError(f"unknown radiographic finding {name!r}; known: {', '.join(table)}.")
-        if not 0 <= share <= 1:
-            raise ConfigError(f"prevalence of {name} is {share}; give a share between 0 and 1.")
-        table[name] = float(share)
-    return table
 
 
 def draw_subjects(d: Draws, prevalence: Mapping[str, float], only: Sequence[str] | None = None) -> Subjects:

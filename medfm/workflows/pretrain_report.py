@@ -84,8 +84,8 @@ def next_command(run: Pretraining, card: Card, published: str) -> str:
     reference = card.id if published else str(run.folder.path)
     modality = run.config.modality.name
     return (
-        f"medfm data synthesize {modality} --patients 300 --output site\n"
-        f"medfm finetune site/table.csv --backbone {reference} --target {kind_of(run.modality).target}"
+        f"medfm data synthesize {modality} --patients 300 --output {modality}-site\n"
+        f"medfm finetune {modality}-site/table.csv --backbone {reference} --target {kind_of(run.modality).target}"
     )
 
 

@@ -70,7 +70,7 @@ def test_decoded_once_for_the_same_settings(manifest, tmp_path, monkeypatch):
 def test_nothing_readable(tmp_path):
     (tmp_path / "a.png").write_bytes(b"x")
     manifest = Manifest.from_frame(pd.DataFrame({"path": [str(tmp_path / "a.png")]}), patient=None)
-    with pytest.raises(MedfmError, match="none of the 1 pictures could be read"):
+    with pytest.raises(MedfmError, match="none of the 1 records could be read"):
         ingest_images(manifest, Xray(), tmp_path / "store")
 
 
