@@ -62,6 +62,17 @@ class MAESettings(Settings):
     decoder_dim: int | None = Field(None, gt=0)
     decoder_depth: int | None = Field(None, gt=0)
     decoder_heads: int | None = Field(None, gt=0)
+    truths: float = Field(
+        0.0,
+        ge=0,
+        description="weight of learning what the simulator knows, on simulated records; 0 is the paper",
+    )
+    truths_keep: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="share of the patches, drawn anew, that the truths are read from; None: those that are visible anyway",
+    )
     augment: tuple[str, ...] = Field((), description="label-safe augmentations of the modality")
 
     @model_validator(mode="after")
@@ -88,6 +99,11 @@ class SparKSettings(Settings):
         0.6, gt=0, lt=1, description="share of the cells hidden; a cell is as large as the total stride"
     )
     decoder_dim: int = Field(768, ge=8, description="width at the coarsest map; each finer one has half")
+    truths: float = Field(
+        0.0,
+        ge=0,
+        description="weight of learning what the simulator knows, on simulated records; 0 is the paper",
+    )
     augment: tuple[str, ...] = Field((), description="label-safe augmentations of the modality")
 
 

@@ -102,12 +102,7 @@ class ECGJEPA(Method):
             encoder_depth=shape["depth"],
         )
         self.truths_weight, self.truths_keep = settings.truths, settings.truths_keep
-        if settings.truths and truths is None:
-            raise ConfigError(
-                "method.truths learns what a simulator knows, and no record here is simulated: add "
-                "--data synthetic, or set method.truths=0."
-            )
-        self.truth_head = TruthHead(backbone.dim, truths) if settings.truths and truths else None
+        self.truth_head = TruthHead.wanted(settings.truths, backbone.dim, truths)
 
     @property
     def view_spec(self) -> ViewSpec:
@@ -141,21 +136,10 @@ class ECGJEPA(Method):
         }
 
     def truth_loss(self, patches: Tensor, target: Tensor | None) -> Tensor:
-        """Of the records whose truths are known, read from a random share of their tokens: half of them cost half
-        and teach as much, and the other half's absence keeps the head from leaning on any one beat."""
         assert self.truth_head is not None
-        rows = None if target is None else torch.isfinite(target).any(1).nonzero().flatten()
-        if rows is None or not len(rows):
-            # Every parameter takes part in every step, also where a batch holds patients alone.
-            return sum((p.sum() for p in self.truth_head.parameters()), torch.zeros(())) * 0.0
-        patches, target = patches[rows], cast(Tensor, target)[rows]
-        count = patches.shape[1]
-        kept = max(1, round(self.truths_keep * count))
-        order = np.argsort(self.rng(1).random((len(rows), count)), axis=1)[:, :kept]
-        index = torch.from_numpy(order).to(patches.device, non_blocking=True)
-        online = cast(Tokens, self.backbone)
-        tokens = online.embed(take(patches, index)) + online.positions((count,))[index]
-        return self.truth_head.loss(online.encode(tokens), target)
+        return self.truth_head.read(
+            self.backbone, patches, target, self.truths_keep, self.rng(1), (patches.shape[1],)
+        )
 
     def patches(self, batch: Batch) -> Tensor:
         """``[B, N, P]``, cut once for both encoders."""

@@ -10,6 +10,9 @@ hidden (photographs: 75 %). With ``norm_patches`` each target patch is first nor
 deviation. Absent channels are neither seen nor asked for. Predicting the mean of every patch costs that patch's
 variance (1 with ``norm_patches``): a loss that stays there has learned nothing.
 
+``truths`` is ours (:mod:`medfm.pretraining.truths`): on simulated records a linear head also reads what the simulator
+measured, from the visible tokens or from a share drawn for it alone.
+
 B batch, N tokens, K visible, M = N - K masked, P values a patch, D width.
 """
 
@@ -29,6 +32,7 @@ from medfm.config.run import OptimSettings
 from medfm.pretraining import diagnostics
 from medfm.pretraining.base import Method
 from medfm.pretraining.masking import random_masks
+from medfm.pretraining.truths import TruthHead
 from medfm.types import Batch, Truths, ViewSpec
 
 
@@ -36,6 +40,7 @@ class MAE(Method):
     """Encoder = the backbone given, which is what is exported; the decoder is left behind."""
 
     needs, ranks = Tokens, (1, 2, 3)
+    losses = ("mae_loss", "truth_loss")
 
     def __init__(
         self,
@@ -59,6 +64,8 @@ class MAE(Method):
             heads=settings.decoder_heads,
             values=cast(Tokens, backbone).patchify(usual).shape[2],
         )
+        self.truths_weight, self.truths_keep = settings.truths, settings.truths_keep
+        self.truth_head = TruthHead.wanted(settings.truths, backbone.dim, truths)
 
     @property
     def view_spec(self) -> ViewSpec:
@@ -73,9 +80,25 @@ class MAE(Method):
         visible, masked = self.masks(*patches.shape[:2])
         known = known_values(batch.present, patches.shape[2])
         grid = cast(Tokens, self.backbone).grid_of(batch.x)
-        predictions, targets = self.predict(patches, visible, masked, grid, known)
-        loss = masked_error(predictions, targets, known)
-        return loss, {"visible": visible.shape[1] / patches.shape[1]}
+        encoded = self.encoded(patches, visible, grid)
+        predictions = self.decoder(encoded, visible, masked, grid)
+        loss = masked_error(predictions, self.targets(patches, masked, known), known)
+        logs: dict[str, Any] = {"visible": visible.shape[1] / patches.shape[1]}
+        if self.truth_head is None:
+            return loss, logs
+        if self.truths_keep is None:
+            rows = self.truth_head.known(batch.target)
+            seen = encoded[:, encoded.shape[1] - visible.shape[1] :]
+            truth_loss = (
+                self.truth_head.idle()
+                if rows is None
+                else self.truth_head.loss(seen[rows], cast(Tensor, batch.target)[rows])
+            )
+        else:
+            truth_loss = self.truth_head.read(
+                self.backbone, patches, batch.target, self.truths_keep, self.rng(1), grid
+            )
+        return loss + self.truths_weight * truth_loss, {**logs, "mae_loss": loss, "truth_loss": truth_loss}
 
     def patches(self, batch: Batch) -> Tensor:
         """``[B, N, P]``; absent channels and NaN are zero."""
@@ -98,12 +121,23 @@ class MAE(Method):
         known: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Predictions and targets ``[B, M, P]`` of the masked patches; ``grid`` None: the usual one."""
-        encoder, grid = cast(Tokens, self.backbone), grid or self.decoder.grid
-        # Only visible patches are embedded: what is masked cannot reach the encoder by construction.
-        tokens = encoder.embed(take(patches, visible)) + encoder.positions(grid)[visible]
-        predictions = self.decoder(encoder.encode(tokens, prefix=True), visible, masked, grid)
+        grid = grid or self.decoder.grid
+        predictions = self.decoder(self.encoded(patches, visible, grid), visible, masked, grid)
+        return predictions, self.targets(patches, masked, known)
+
+    def encoded(self, patches: Tensor, visible: Tensor, grid: tuple[int, ...]) -> Tensor:
+        """``[B, R + K, D]``: class token and registers, then the visible patches. Only these are embedded: what is
+        masked cannot reach the encoder by construction.
+        """
+        encoder = cast(Tokens, self.backbone)
+        return encoder.encode(
+            encoder.embed(take(patches, visible)) + encoder.positions(grid)[visible], prefix=True
+        )
+
+    def targets(self, patches: Tensor, masked: Tensor, known: Tensor | None = None) -> Tensor:
+        """``[B, M, P]``: the masked patches, normalised each by itself where that was asked for."""
         targets = take(patches, masked)
-        return predictions, standardised(targets, known) if self.norm_patches else targets
+        return standardised(targets, known) if self.norm_patches else targets
 
     @torch.no_grad()
     def collapse_measures(self, batch: Batch) -> dict[str, float]:

@@ -9,6 +9,8 @@ A cell is as large as the network's total stride (32 pixels for a ResNet), so th
 map. Each hidden cell is predicted normalised by its own mean and deviation: predicting the mean costs 1. How the
 network is kept from hidden positions stands in :mod:`medfm.backbones.visible`; what is exported is the network as it
 was given, with weights that a plain one takes. Batch statistics, also the running ones, are of visible positions.
+``truths`` is ours (:mod:`medfm.pretraining.truths`): on simulated records a linear head also reads what the simulator
+measured, from the coarsest map's visible positions.
 
 B batch, N cells, K visible, M = N - K hidden, P values a cell.
 """
@@ -37,6 +39,7 @@ from medfm.config.run import OptimSettings
 from medfm.pretraining import diagnostics
 from medfm.pretraining.base import Method
 from medfm.pretraining.masking import random_masks
+from medfm.pretraining.truths import TruthHead
 from medfm.types import Batch, ConfigError, Truths, ViewSpec
 
 
@@ -48,6 +51,7 @@ class SparK(Method):
     """
 
     needs, ranks = Pyramid, (1, 2, 3)
+    losses = ("spark_loss", "truth_loss")
 
     def __init__(
         self,
@@ -68,6 +72,8 @@ class SparK(Method):
         self.decoder = PyramidDecoder(
             network.widths, network.strides, settings.decoder_dim, backbone.in_channels
         )
+        self.truths_weight = settings.truths
+        self.truth_head = TruthHead.wanted(settings.truths, backbone.dim, truths)
 
     @property
     def view_spec(self) -> ViewSpec:
@@ -95,11 +101,25 @@ class SparK(Method):
         patches = self.patches(batch)
         visible, masked = self.masks(*patches.shape[:2])
         known = known_values(batch.present, patches.shape[2])
-        predictions, targets = self.predict(
-            patches, visible, masked, self.grid_of(tuple(batch.x.shape[2:])), known
+        cells = Cells(visible, self.grid_of(tuple(batch.x.shape[2:])))
+        maps = self.maps(take(patches, visible), cells)
+        loss = masked_error(
+            self.decoded(maps, masked, cells), standardised(take(patches, masked), known), known
         )
-        loss = masked_error(predictions, targets, known)
-        return loss, {"visible": visible.shape[1] / patches.shape[1]}
+        logs: dict[str, Any] = {"visible": visible.shape[1] / patches.shape[1]}
+        if self.truth_head is None:
+            return loss, logs
+        truth_loss = self.truth_loss(maps[-1], batch.target)
+        return loss + self.truths_weight * truth_loss, {**logs, "spark_loss": loss, "truth_loss": truth_loss}
+
+    def truth_loss(self, coarsest: Tensor, target: Tensor | None) -> Tensor:
+        """Of the records whose truths are known, read from the visible cells' coarsest map ``[B * K, D, *s]``."""
+        assert self.truth_head is not None
+        rows = self.truth_head.known(target)
+        if target is None or rows is None:
+            return self.truth_head.idle()
+        seen = coarsest.unflatten(0, (len(target), -1)).flatten(3).transpose(2, 3).flatten(1, 2)
+        return self.truth_head.loss(seen[rows], target[rows])
 
     def patches(self, batch: Batch) -> Tensor:
         """All cells ``[B, N, P]``; absent channels and NaN are zero."""
@@ -125,9 +145,12 @@ class SparK(Method):
     ) -> tuple[Tensor, Tensor]:
         """Predictions and targets ``[B, M, P]`` of the hidden cells; ``grid`` None: the usual one."""
         cells = Cells(visible, grid or self.usual)
-        whole = self.decoder(self.maps(take(patches, visible), cells), cells)
-        predictions = take(patchify(whole, self.stride), masked)
+        predictions = self.decoded(self.maps(take(patches, visible), cells), masked, cells)
         return predictions, standardised(take(patches, masked), known)
+
+    def decoded(self, maps: tuple[Tensor, ...], masked: Tensor, cells: Cells) -> Tensor:
+        """Predictions ``[B, M, P]`` of the hidden cells."""
+        return take(patchify(self.decoder(maps, cells), self.stride), masked)
 
     def maps(self, patches: Tensor, cells: Cells) -> tuple[Tensor, ...]:
         """Visible cells ``[B, K, P]`` to the network's maps of them, ``[B * K, C_i, *s_i]``, fine to coarse."""
