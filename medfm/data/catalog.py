@@ -9,93 +9,22 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import pandas as pd
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
 
 from medfm import paths
-from medfm.data.label_rules import LabelRule
+from medfm.data.dataset import ContainerRows, Dataset, GlobRows, PictureRows, TableRows
+from medfm.data.label_rules import FindingsRule
 from medfm.data.manifest import Manifest, as_identifier, read_table
+from medfm.data.picture_rows import read_rows
 from medfm.types import ConfigError, MedfmError
 
 log = logging.getLogger("medfm")
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class TableRows(_Strict):
-    """One row a record in a table of the data set. ``path`` lists columns: the first whose file exists is
-    taken."""
-
-    kind: Literal["table"]
-    file: str
-    path: list[str]
-    record: str
-    patient: str
-    keep: list[str] = Field(default_factory=list, description="further columns of the manifest")
-
-
-class ContainerRows(_Strict):
-    """Records inside HDF5 files: ``file`` names the table, ``container`` the column of the HDF5 file,
-    ``record`` the id that is looked up in the file's ``exam_id``."""
-
-    kind: Literal["container"]
-    file: str
-    container: str
-    record: str
-    patient: str
-    keep: list[str] = Field(default_factory=list)
-
-
-class GlobRows(_Strict):
-    """Every file that matches. ``patient``: ``record`` (the source states one record a patient), or
-    ``unknown``; ``same_patient`` lists records of one person."""
-
-    kind: Literal["glob"]
-    pattern: str
-    patient: Literal["record", "unknown"]
-    same_patient: list[list[str]] = Field(default_factory=list)
-
-
-class Expected(_Strict):
-    records: int | None = None
-    patients: int | None = None
-
-
-class Split(_Strict):
-    """A published split: the values of ``column`` that make each part."""
-
-    column: str
-    parts: dict[Literal["train", "val", "test"], list[int]]
-
-
-class Dataset(_Strict):
-    """One public data set, as its YAML states it."""
-
-    id: str
-    title: str
-    modality: str
-    licence: str
-    access: str = Field(description="open, or what a user must do first")
-    doi: str | None = None
-    citation: str = Field(description="BibTeX")
-    fs: list[float]
-    seconds: str
-    units: str
-    expected: Expected = Field(default_factory=Expected)
-    rows: Annotated[TableRows | ContainerRows | GlobRows, Field(discriminator="kind")]
-    split: Split | None = None
-    labels: Annotated[LabelRule, Field(discriminator="kind")] | None = None
-    notes: list[str] = Field(default_factory=list)
-
-    def label_sets(self) -> dict[str, list[str]]:
-        return self.labels.sets() if self.labels else {}
 
 
 def names() -> list[str]:
@@ -117,54 +46,108 @@ def load(name: str) -> Dataset:
     return Dataset.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
 
 
+def overlaps(name: str) -> dict[str, str]:
+    """Catalogued data sets that share patients or pictures with this one, and what is known of it; either YAML may say so."""
+    ident = load(name).id
+    told = {overlap.dataset: overlap.says for overlap in load(ident).overlaps}
+    for other in names():
+        for overlap in load(other).overlaps:
+            if overlap.dataset == ident:
+                told.setdefault(other, overlap.says)
+    return told
+
+
+def in_common(first: Iterable[str], second: Iterable[str]) -> list[str]:
+    """Sentences on what two corpora have in common, for instance one to pretrain on and one to test on.
+
+    first, second: names of sources; those that are not catalogued are passed over.
+    """
+    known = set(names())
+    said = []
+    for a in dict.fromkeys(n.casefold() for n in first):
+        for b in dict.fromkeys(n.casefold() for n in second):
+            if a == b and a in known:
+                said.append(f"{a} is in both.")
+            elif {a, b} <= known and b in (shared := overlaps(a)):
+                said.append(f"{a} and {b} overlap: {shared[b]}")
+    return said
+
+
 def manifest(
-    name: str, root: str | Path, labels: str | None = "default", drop_unlabelled: bool = False
+    name: str,
+    root: str | Path,
+    labels: str | None = "default",
+    drop_unlabelled: bool = False,
+    views: str | None = None,
 ) -> Manifest:
     """The manifest of a data set that lies at ``root``.
 
     labels: a label set (``medfm data datasets NAME`` lists them), ``"default"``, or None for no label
     column. drop_unlabelled: leave out records without any label of the set, as the PTB-XL benchmark does
-    before it splits.
+    before it splits. views: ``frontal`` (default where the tables state views), ``lateral`` or ``all``.
 
     Raises :class:`MedfmError` when the folder is not this data set, and :class:`ConfigError` for an unknown
-    label set.
+    label set, or for views of a data set that states none.
     """
     dataset, root = load(name), Path(root).expanduser()
     if not root.is_dir():
-        raise MedfmError(f"{dataset.id}: folder not found: {root}. {_where(dataset)}")
-    frame = _rows(dataset, root)
-    if dataset.split:
-        column = frame[dataset.split.column]
-        part_of = {value: part for part, values in dataset.split.parts.items() for value in values}
-        frame["split"] = column.map(part_of)
-    if labels is not None and dataset.labels is not None:
-        chosen = dataset.labels.default if labels == "default" else labels
-        if chosen not in dataset.labels.sets():
-            raise ConfigError(
-                f"{dataset.id} has no label set {labels!r}; it has {', '.join(dataset.labels.sets())}."
-            )
-        values = dataset.labels.apply(frame, chosen, root)
+        raise MedfmError(f"{dataset.id}: folder not found: {root}. {dataset.where()}")
+    chosen = _label_set(dataset, labels)
+    rule = dataset.labels
+    if isinstance(dataset.rows, PictureRows):
+        needed = rule.needs(chosen) if rule and chosen else []
+        frame, source = read_rows(dataset, dataset.rows, root, needed, views)
+        repeats = dataset.rows.repeats
+    elif views:
+        raise ConfigError(
+            f"{dataset.id} has no frontal and lateral pictures to choose from; leave --views out."
+        )
+    else:
+        frame, repeats = _rows(dataset, root), False
+        source = frame
+        if dataset.split and dataset.split.column:
+            part_of = {value: part for part, values in dataset.split.parts.items() for value in values}
+            frame["split"] = frame[dataset.split.column].map(part_of)
+    values = rule.apply(source, chosen, root) if rule and chosen else None
+    if repeats:
+        first = ~frame["record"].duplicated()
+        if values is not None and isinstance(rule, FindingsRule) and chosen:
+            values = rule.agree(values, frame["record"], chosen).set_axis(frame.index[first])
+        frame = frame[first]
+    if values is not None:
         # A label may have the name of a manifest column; the data set's own column gives way.
         frame = pd.concat([frame.drop(columns=[c for c in values if c in frame]), values], axis=1)
         if drop_unlabelled:
             frame = frame[values.fillna(0).any(axis=1)]
-    elif labels not in (None, "default"):
-        raise ConfigError(f"{dataset.id} comes without labels; drop labels={labels!r}.")
     known = frame["patient"].notna().all()
     frame["patient"] = frame["patient"].fillna(frame["record"])
-    source = [c for c in ("scp_codes",) if c in frame]
-    frame = frame.drop(columns=source)
+    frame = frame.drop(columns=[c for c in ("scp_codes",) if c in frame])
     made = Manifest.from_frame(frame, root=root.resolve(), patient="patient", source=f"{dataset.id}={root}")
     return Manifest(made.frame, bool(known), made.source)
+
+
+def _label_set(dataset: Dataset, labels: str | None) -> str | None:
+    """The label set that is meant; None for no labels."""
+    if dataset.labels is None:
+        if labels not in (None, "default"):
+            raise ConfigError(f"{dataset.id} comes without labels; drop labels={labels!r}.")
+        return None
+    chosen = dataset.labels.default if labels == "default" else labels
+    if chosen is not None and chosen not in dataset.labels.sets():
+        raise ConfigError(
+            f"{dataset.id} has no label set {labels!r}; it has {', '.join(dataset.labels.sets())}."
+        )
+    return chosen
 
 
 def _rows(dataset: Dataset, root: Path) -> pd.DataFrame:
     if isinstance(dataset.rows, GlobRows):
         return _glob(dataset, dataset.rows, root)
     rows = dataset.rows
+    assert not isinstance(rows, PictureRows), "pictures have their own reader"
     table = root / rows.file
     if not table.is_file():
-        raise MedfmError(f"{root} is not {dataset.id}: its table {rows.file} is missing. {_where(dataset)}")
+        raise MedfmError(f"{root} is not {dataset.id}: its table {rows.file} is missing. {dataset.where()}")
     source = read_table(table)
     path = rows.path if isinstance(rows, TableRows) else [rows.container]
     if missing := [c for c in (*path, rows.record, rows.patient) if c not in source]:
@@ -219,7 +202,7 @@ def _inside(source: pd.DataFrame, rows: ContainerRows, records: pd.Series, root:
 def _glob(dataset: Dataset, rows: GlobRows, root: Path) -> pd.DataFrame:
     files = sorted(root.glob(rows.pattern))
     if not files:
-        raise MedfmError(f"{root} is not {dataset.id}: no file matches {rows.pattern}. {_where(dataset)}")
+        raise MedfmError(f"{root} is not {dataset.id}: no file matches {rows.pattern}. {dataset.where()}")
     frame = pd.DataFrame({"path": [str(f.resolve()) for f in files], "record": [f.stem for f in files]})
     if frame["record"].duplicated().any():
         twice = frame.loc[frame["record"].duplicated(), "record"].iloc[0]
@@ -229,11 +212,6 @@ def _glob(dataset: Dataset, rows: GlobRows, root: Path) -> pd.DataFrame:
     if dataset.expected.records and len(frame) != dataset.expected.records:
         log.warning("%s: %d records found, %d expected.", dataset.id, len(frame), dataset.expected.records)
     return frame
-
-
-def _where(dataset: Dataset) -> str:
-    doi = f" at https://doi.org/{dataset.doi}" if dataset.doi else ""
-    return f"{dataset.title} is obtained{doi} ({dataset.access})."
 
 
 # --data words
@@ -264,7 +242,7 @@ def resolve_source(
     if not path.exists():
         if base.casefold() in names():
             dataset = load(base)
-            raise ConfigError(f"say where {dataset.id} lies: --data {dataset.id}=/path. {_where(dataset)}")
+            raise ConfigError(f"say where {dataset.id} lies: --data {dataset.id}=/path. {dataset.where()}")
         raise ConfigError(f"--data {base}: no such file, folder or data set (known: {', '.join(names())}).")
     if path.is_dir():
         return _told(_folder(path, modality)), weight, path.resolve().name

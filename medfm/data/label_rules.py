@@ -1,12 +1,13 @@
 """Label rules of public data sets: from the columns and codes that a data set ships to 0/1 columns.
 
 A rule is data in ``datasets/*.yaml``; the few kinds of rule stand here. A blank in a source column stays
-NaN: unknown, not negative.
+NaN, unknown and not negative, unless the label set itself says otherwise.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,14 @@ class _Rule(BaseModel):
     def sets(self) -> dict[str, list[str]]:
         """Label sets and their label names, in column order."""
         raise AssertionError("every kind of rule names its sets")
+
+    def needs(self, labels: str) -> list[str]:
+        """Columns of the source tables that a set is made of."""
+        return []
+
+    def note(self, labels: str) -> str:
+        """What a set does with values that are neither yes nor no, in a few words; blank where there is no such choice."""
+        return ""
 
 
 class Statement(BaseModel):
@@ -147,6 +156,159 @@ class HeaderRule(_Rule):
         return pd.DataFrame(values, columns=list(wanted), index=rows.index)
 
 
+class Among(BaseModel):
+    """1 where the text of ``column`` is one of ``values``, 0 where it is another, NaN where it is blank."""
+
+    model_config = ConfigDict(extra="forbid")
+    column: str
+    values: list[str]
+
+
+class FindingSet(BaseModel):
+    """One way to read columns of 1 (present), 0 (absent), -1 (uncertain) and blank (not mentioned).
+
+    labels: columns, or label -> column. uncertain: what -1 becomes, label by label; NaN for the others. blank: what a
+    blank becomes; NaN where nothing is said, and where all columns of the set ``report`` (or the one column of that name)
+    are blank, since then nobody labelled the report. votes: how several lines of one picture (boxes, readers) make one value.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    labels: list[str] | dict[str, str | Among]
+    uncertain: dict[str, Literal[0, 1]] = Field(default_factory=dict)
+    blank: Literal[0] | None = None
+    report: str | None = None
+    votes: Literal["any", "majority"] | None = None
+
+    def origins(self) -> dict[str, str | Among]:
+        return self.labels if isinstance(self.labels, dict) else {name: name for name in self.labels}
+
+    def columns(self) -> list[str]:
+        return [o.column if isinstance(o, Among) else o for o in self.origins().values()]
+
+
+class FindingsRule(_Rule):
+    """Columns of findings with uncertain and unmentioned ones, as labellers of reports and panels of readers give them."""
+
+    kind: Literal["findings"]
+    choices: dict[str, FindingSet] = Field(description="label set -> how it reads the columns")
+
+    def sets(self) -> dict[str, list[str]]:
+        return {name: list(chosen.origins()) for name, chosen in self.choices.items()}
+
+    def needs(self, labels: str) -> list[str]:
+        return list(dict.fromkeys(self.choices[labels].columns() + self._report(labels)))
+
+    def _report(self, labels: str) -> list[str]:
+        report = self.choices[labels].report
+        if report is None:
+            return []
+        return self.choices[report].columns() if report in self.choices else [report]
+
+    def note(self, labels: str) -> str:
+        chosen, said = self.choices[labels], []
+        if (
+            any(not isinstance(origin, Among) for origin in chosen.origins().values())
+            and chosen.votes is None
+        ):
+            by = {v: [name for name, to in chosen.uncertain.items() if to == v] for v in (1, 0)}
+            listed = [f"{v} for {', '.join(names)}" for v, names in by.items() if names]
+            said.append(f"uncertain: {'; '.join(listed) or 'unknown'}")
+            said.append(f"not mentioned: {'unknown' if chosen.blank is None else chosen.blank}")
+        if chosen.votes:
+            said.append(
+                {"any": "1 when one reader or box says so", "majority": "1 when most readers say so"}[
+                    chosen.votes
+                ]
+            )
+        return "; ".join(said)
+
+    def apply(self, rows: pd.DataFrame, labels: str, root: Path) -> pd.DataFrame:
+        chosen = self.choices[labels]
+        if missing := [name for name in self.needs(labels) if name not in rows]:
+            raise MedfmError(
+                f"{root}: its tables have no column {', '.join(missing)}, which set {labels!r} reads."
+            )
+        labelled = rows[self._report(labels)].notna().any(axis=1) if chosen.report else True
+        values = {}
+        for name, origin in chosen.origins().items():
+            if isinstance(origin, Among):
+                text = rows[origin.column].astype("string").str.strip()
+                values[name] = text.isin(origin.values).astype(float).where(text.notna())
+                continue
+            found = pd.to_numeric(rows[origin], errors="coerce").astype(float)
+            if len(odd := found[found.notna() & ~found.isin([-1, 0, 1])]):
+                raise MedfmError(
+                    f"{root}: column {origin} holds {odd.iloc[0]:g}; findings are 1, 0, -1 or blank."
+                )
+            if chosen.blank is not None:
+                found = found.mask(found.isna() & labelled, chosen.blank)
+            values[name] = found.mask(found == -1, chosen.uncertain.get(name, float("nan")))
+        return pd.DataFrame(values, index=rows.index)
+
+    def agree(self, values: pd.DataFrame, records: pd.Series, labels: str) -> pd.DataFrame:
+        """One row a record, in order of their first lines, from several lines of values."""
+        grouped = values.groupby(records.to_numpy(), sort=False)
+        if self.choices[labels].votes != "majority":
+            return grouped.max()
+        share = grouped.mean()
+        return (share > 0.5).astype(float).where(share.notna())
+
+
+class WordsRule(_Rule):
+    """One column that lists what was found: words between separators, or a Python list in text.
+
+    A label is 1 when one of its words is listed and 0 otherwise; a blank or empty list is unknown. incomplete: words of a
+    report that did not look at everything, which leaves what it does not list unknown.
+    """
+
+    kind: Literal["words"]
+    column: str
+    separator: str | None = Field(None, description="none: a Python list of quoted words")
+    incomplete: list[str] = Field(default_factory=list)
+    choices: dict[str, list[str] | dict[str, list[str]]] = Field(description="label set -> label -> words")
+
+    def sets(self) -> dict[str, list[str]]:
+        return {name: list(labels) for name, labels in self.choices.items()}
+
+    def needs(self, labels: str) -> list[str]:
+        return [self.column]
+
+    def note(self, labels: str) -> str:
+        told = f"; not listed beside {', '.join(self.incomplete)}: unknown" if self.incomplete else ""
+        return f"not listed: 0{told}"
+
+    def apply(self, rows: pd.DataFrame, labels: str, root: Path) -> pd.DataFrame:
+        if self.column not in rows:
+            raise MedfmError(f"{root}: its tables have no column {self.column}, which set {labels!r} reads.")
+        words = self._words(rows[self.column].astype("string"), root).str.strip().str.casefold()
+        words = words[words.notna() & (words != "")]
+        chosen = self.choices[labels]
+        by_label = chosen if isinstance(chosen, dict) else {name: [name] for name in chosen}
+        values = pd.DataFrame(float("nan"), index=rows.index, columns=list(by_label))
+        values.loc[words.index.unique()] = 0.0
+        values.loc[_with(words, self.incomplete)] = float("nan")
+        for name, listed in by_label.items():
+            values.loc[_with(words, listed), name] = 1.0
+        return values
+
+    def _words(self, text: pd.Series, root: Path) -> pd.Series:
+        """One word a line, under the index of its row."""
+        if self.separator is not None:
+            return text.str.split(self.separator, regex=False).explode()
+        odd = text[
+            text.notna() & ~text.str.fullmatch(r"\s*\[.*\]\s*", flags=re.DOTALL).fillna(True).astype(bool)
+        ]
+        if len(odd):
+            raise MedfmError(
+                f"{root}: column {self.column} holds {odd.iloc[0][:60]!r}, which is no list of words."
+            )
+        return text.str.findall(r"['\"]([^'\"]*)['\"]").explode().astype("string")
+
+
+def _with(words: pd.Series, listed: list[str]) -> pd.Index:
+    return words.index[words.isin([word.casefold() for word in listed])].unique()
+
+
 def header_facts(path: str) -> dict[str, Any]:
     """What the comments of a WFDB header say (age, sex, dx); nothing where there is no header."""
     from medfm.formats.wfdb_header import comment_facts
@@ -158,4 +320,4 @@ def header_facts(path: str) -> dict[str, Any]:
     return comment_facts([line.lstrip("# ") for line in lines if line.startswith("#")])
 
 
-LabelRule = ScpRule | ColumnRule | HeaderRule
+LabelRule = ScpRule | ColumnRule | HeaderRule | FindingsRule | WordsRule

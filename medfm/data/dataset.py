@@ -1,0 +1,183 @@
+"""What a YAML of ``datasets/`` may say: one public data set with its licence, access, rows, splits, labels and overlaps.
+
+Only facts that the maintainers or an independent count state stand there; the keys are typed, and unknown ones are errors.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from medfm.data.label_rules import LabelRule
+
+Part = Literal["train", "val", "test"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class TableRows(_Strict):
+    """One row a record in a table of the data set. ``path`` lists columns: the first whose file exists is
+    taken."""
+
+    kind: Literal["table"]
+    file: str
+    path: list[str]
+    record: str
+    patient: str
+    keep: list[str] = Field(default_factory=list, description="further columns of the manifest")
+
+
+class ContainerRows(_Strict):
+    """Records inside HDF5 files: ``file`` names the table, ``container`` the column of the HDF5 file,
+    ``record`` the id that is looked up in the file's ``exam_id``."""
+
+    kind: Literal["container"]
+    file: str
+    container: str
+    record: str
+    patient: str
+    keep: list[str] = Field(default_factory=list)
+
+
+class GlobRows(_Strict):
+    """Every file that matches. ``patient``: ``record`` (the source states one record a patient), or
+    ``unknown``; ``same_patient`` lists records of one person."""
+
+    kind: Literal["glob"]
+    pattern: str
+    patient: Literal["record", "unknown"]
+    same_patient: list[list[str]] = Field(default_factory=list)
+
+
+class Origin(_Strict):
+    """Where a value stands in the source tables: the first of ``columns`` that says something, and of its text the group of
+    ``pattern``. ``minus`` names a number to subtract (an age is the year of the study less that of birth).
+
+    In YAML a single column may stand for the whole: ``view: Projection``.
+    """
+
+    columns: list[str]
+    pattern: str | None = None
+    minus: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_column(cls, value: Any) -> Any:
+        return {"columns": [value]} if isinstance(value, str) else value
+
+    def names(self) -> list[str]:
+        return [*self.columns, *([self.minus] if self.minus else [])]
+
+
+class SourceTable(_Strict):
+    """One table with a line a picture. ``files``: its possible names, wildcards allowed, ``.gz`` tried after each.
+
+    split: the part that all its pictures belong to.
+    """
+
+    files: list[str]
+    split: Part | None = None
+    optional: bool = False
+
+
+class Join(_Strict):
+    """Further columns, looked up by the column ``by`` in the column ``key`` (the same name where none is given).
+
+    prefix: put before their names, where two tables name their columns alike. mark: a column that is 1 where the table has
+    a line. labels: holds nothing but labels, and is read only for a label set that asks for its columns.
+    """
+
+    files: list[str]
+    by: str
+    key: str | None = None
+    prefix: str = ""
+    mark: str | None = None
+    labels: bool = False
+    optional: bool = False
+
+
+class Views(_Strict):
+    """Frontal and lateral pictures by the text at ``origin``, whose case does not matter."""
+
+    origin: Origin
+    frontal: list[str]
+    lateral: list[str]
+
+
+class PictureRows(_Strict):
+    """Pictures named by tables and found anywhere below the root: by their name without suffix, or by their last ``depth``
+    parts where names alone repeat.
+
+    repeats: the tables have several lines a picture (boxes, readers); the label rule makes one of them. patient: left out
+    where the source publishes none. keep: column of the manifest -> where it stands.
+    """
+
+    kind: Literal["pictures"]
+    tables: list[SourceTable]
+    joins: list[Join] = Field(default_factory=list)
+    image: Origin
+    depth: int = 1
+    repeats: bool = False
+    patient: Origin | None = None
+    keep: dict[str, Origin] = Field(default_factory=dict)
+    views: Views | None = None
+
+
+class Expected(_Strict):
+    records: int | None = None
+    patients: int | None = None
+
+
+class Split(_Strict):
+    """A published split: the values of ``column`` that make each part, or a file of names a part (``lists``)."""
+
+    column: str | None = None
+    parts: dict[Part, list[int | str]] = Field(default_factory=dict)
+    lists: dict[Part, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Split:
+        if bool(self.column) == bool(self.lists) or bool(self.column) != bool(self.parts):
+            raise ValueError("split: give column and parts, or lists")
+        return self
+
+
+class Overlap(_Strict):
+    """Another catalogued data set that holds some of the same patients or pictures."""
+
+    dataset: str
+    says: str
+
+
+class Dataset(_Strict):
+    """One public data set, as its YAML states it."""
+
+    id: str
+    title: str
+    modality: str
+    licence: str
+    access: str = Field(description="open, or what a user must do first")
+    doi: str | None = None
+    url: str | None = Field(None, description="where it is obtained, when it has no DOI of its own")
+    citation: str = Field(description="BibTeX")
+    files: str = Field("", description="format of pictures")
+    fs: list[float] = Field(default_factory=list, description="of signals, Hz")
+    seconds: str = ""
+    units: str = ""
+    expected: Expected = Field(default_factory=Expected)
+    rows: Annotated[TableRows | ContainerRows | GlobRows | PictureRows, Field(discriminator="kind")]
+    split: Split | None = None
+    labels: Annotated[LabelRule, Field(discriminator="kind")] | None = None
+    overlaps: list[Overlap] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list)
+
+    def label_sets(self) -> dict[str, list[str]]:
+        return self.labels.sets() if self.labels else {}
+
+    def where(self) -> str:
+        """Where it is obtained, in one sentence."""
+        place = f"https://doi.org/{self.doi}" if self.doi else self.url
+        return f"{self.title} is obtained{f' at {place}' if place else ''} ({self.access})."
