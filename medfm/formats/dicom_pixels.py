@@ -64,7 +64,13 @@ def stored_values(path: Path, data: Any, frame: int) -> tuple[np.ndarray, list[F
     else:
         # Frames are decoded one at a time; bits are corrected below, where what they hold can be looked at.
         options: Any = {"correct_unused_bits": False}
-        values, about = decoder.as_array(data, index=frame, **options)
+        try:
+            values, about = decoder.as_array(data, index=frame, **options)
+        except RuntimeError as error:  # every decoder for this compression gave up
+            raise ReadError(
+                f"{path}: its pixels ({syntax.name}) cannot be decoded: they are damaged, or of a kind that nothing here "
+                "reads. Export it from the archive again, uncompressed."
+            ) from error
         bits = int(about["bits_stored"])
     data.PixelData = b""  # let go of: a mammogram's has hundreds of megabytes
     if values.ndim == 3 or values.dtype.kind not in "iu":
@@ -93,6 +99,8 @@ def _gdcm(path: Path, data: Any, frame: int) -> np.ndarray:
 
 
 def _check(path: Path, data: Any) -> None:
+    from pydicom.uid import UncompressedTransferSyntaxes
+
     if not data.get("PixelData"):
         raise ReadError(
             f"{path}: holds no pixel data; it was cut short or left out, export it from the archive again."
@@ -108,6 +116,16 @@ def _check(path: Path, data: Any) -> None:
             f"{path}: states {stored} bits stored in {allocated} allocated, which cannot be; mend its BitsStored and "
             "BitsAllocated, or export it again."
         )
+    needed = rows * columns * samples * int(data.get("NumberOfFrames", 1) or 1) * allocated // 8
+    held, shared = (
+        len(data.PixelData),
+        "422" in str(data.get("PhotometricInterpretation", "")),
+    )  # two pixels, one colour
+    if data.file_meta.TransferSyntaxUID in UncompressedTransferSyntaxes and not shared and held < needed:
+        raise ReadError(
+            f"{path}: holds {held:,} of the {needed:,} bytes of its pixels: it was cut short, export it from the archive "
+            "again."
+        )
 
 
 def unused_bits(
@@ -116,7 +134,7 @@ def unused_bits(
     """Only the stored bits of ``values`` (integer ``[H, W]``), sign extended where the type is signed.
 
     bits: stored bits; high: their highest; overlays: bits that the file says hold overlay planes. Where others are in
-    use, the smoother picture is right: wrapping a picture at 2**bits tears it, and so does a stray overlay left in.
+    use they are taken off, unless that tears the picture: then the bits stored are stated wrongly.
     """
     width = 8 * values.dtype.itemsize
     if bits >= width:
@@ -128,7 +146,7 @@ def unused_bits(
     whole = values >> low if low else values
     if np.array_equal(fixed, whole) or overlays:
         return fixed, []
-    if _roughness(fixed) > _roughness(whole):
+    if _torn(fixed, whole, bits):
         message = (
             f"its values ({whole.min()} to {whole.max()}) do not fit the {bits} bits stored that it states; they were "
             "read as they stand."
@@ -139,9 +157,14 @@ def unused_bits(
     ]
 
 
-def _roughness(values: np.ndarray) -> float:
-    rows = values[:: max(1, len(values) // 256)].astype(np.float64)
-    return float(np.abs(np.diff(rows, axis=1)).mean()) if rows.shape[1] > 1 else 0.0
+def _torn(fixed: np.ndarray, whole: np.ndarray, bits: int) -> bool:
+    """Does ``whole`` wrap in ``fixed``? Where the bits above change from a pixel to the next, a wrapped picture jumps by
+    about 2**bits (by a third of it where it is steep), and one with a stray overlay taken off goes on as before.
+    """
+    step = max(1, len(fixed) // 256)
+    below, all_bits = (np.diff(x[::step].astype(np.int64), axis=1) for x in (fixed, whole))
+    jumps = np.abs(below[below != all_bits])
+    return jumps.size > 0 and float(jumps.mean()) > 2.0**bits / 4
 
 
 def _overlay_bits(data: Any) -> frozenset[int]:

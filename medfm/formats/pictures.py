@@ -122,7 +122,10 @@ def _kind(path: Path) -> str | None:
 def _unknown(path: Path) -> str:
     with path.open("rb") as file:
         head = file.read(16)
-    return next(
-        (f"is {what}" for magic, what in _OTHERS.items() if head.startswith(magic)),
-        "its format is not recognised",
+    suffix = _suffix(path)
+    unknown = (
+        f"is no {suffix} file, whatever its name says"
+        if suffix in SUFFIXES
+        else "its format is not recognised"
     )
+    return next((f"is {what}" for magic, what in _OTHERS.items() if head.startswith(magic)), unknown)

@@ -21,6 +21,7 @@ from medfm.formats.radiograph_header import aspect_of, facts, lut_table, masked,
 from medfm.types import Finding, Image, ReadError
 
 GREY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")  # photometric interpretations of one sample a pixel
+RUNS = ("XA", "RF", "CR", "DX", "MG", "OT", "SC", "")  # modalities whose frames may each be a radiograph
 REMEDY = "Export it from the archive again."
 
 
@@ -44,7 +45,14 @@ def read(path: str | Path, frame: int | None = None) -> Image:
     ):
         warnings.simplefilter("ignore")  # odd names, dates and lengths are no reason to warn, or to stop
         _refuse_bomb(path)
-        data = pydicom.dcmread(cast(Any, file), force=file[128:132] != b"DICM")
+        try:
+            data = pydicom.dcmread(cast(Any, file), force=file[128:132] != b"DICM")
+        except (ValueError, EOFError) as error:
+            if isinstance(error, EOFError) or "out of range" in str(
+                error
+            ):  # mmap's word for beyond the file's end
+                raise ReadError(f"{path}: ends in the middle: it was cut short. {REMEDY}") from error
+            raise
         return _image(path, data, frame)
 
 
@@ -87,17 +95,18 @@ def _refuse_bomb(path: Path) -> None:
 
 def _image(path: Path, data: Any, frame: int | None) -> Image:
     _transfer_syntax(path, data)
+    sop = data.get("SOPClassUID", "")
+    named = str(getattr(sop, "name", sop))
     if "Rows" not in data and "PixelData" not in data:
-        kind = data.get("SOPClassUID", "")
-        named = str(getattr(kind, "name", kind)) or "an object"
-        what = f"is {named} without an image" if len(data) else "is no DICOM file"
-        raise ReadError(f"{path}: {what}; give the image itself.")
+        raise ReadError(f"{path}: {_no_image(named, data)}")
     count = int(data.get("NumberOfFrames", 1) or 1)
     if frame is None and count > 1:
-        sop = data.get("SOPClassUID", "")
+        held = f"holds {count} frames ({named or 'of no stated kind'})"
+        if str(data.get("Modality", "") or "").strip().upper() not in RUNS:
+            raise ReadError(f"{path}: {held}, not a radiograph.")
         raise ReadError(
-            f"{path}: holds {count} frames ({getattr(sop, 'name', sop) or 'of no stated kind'}); name the one that is "
-            f"meant in a table, for instance {path.name}#0, or export it as a single image."
+            f"{path}: {held}; name the one that is meant in a table, for instance {path.name}#0, or export it as a "
+            "single image."
         )
     if not 0 <= (frame or 0) < count:
         raise ReadError(f"{path}: holds frames 0 to {count - 1}; there is no frame {frame}.")
@@ -113,8 +122,10 @@ def _image(path: Path, data: Any, frame: int | None) -> Image:
         photometric = "RGB"
     elif photometric == "PALETTE COLOR":
         x, valid, field, photometric = _palette(values, data), None, None, "RGB"
+        described["range"] = (0.0, 255.0)
     else:
         valid, field = masked(values, data)
+        described["range"] = _range(values, data)
         x = modality_lut(values, data)[None]
         if told != photometric:
             states = f"states {told!r}" if told else "states no photometric interpretation"
@@ -144,6 +155,15 @@ def _image(path: Path, data: Any, frame: int | None) -> Image:
         meta={**meta, **described},
         findings=(*found, *remark),
     )
+
+
+def _no_image(named: str, data: Any) -> str:
+    """What a data set without an image is: cut short, an object of another kind, or something else altogether."""
+    if getattr(data, "preamble", None) is None and not named:
+        return "is no DICOM file, whatever its name says; give the image itself."
+    if not named or named.endswith("Image Storage"):
+        return f"ends before its image: it was cut short. {REMEDY}"
+    return f"is {named} without an image; give the image itself."
 
 
 def _transfer_syntax(path: Path, data: Any) -> None:
@@ -180,6 +200,16 @@ def modality_lut(stored: np.ndarray, data: Any) -> np.ndarray:
     if intercept is not None and float(intercept) != 0.0:
         x += np.float32(intercept)
     return x
+
+
+def _range(stored: np.ndarray, data: Any) -> tuple[float, float]:
+    """Smallest and largest value that the stored bits can hold, after the modality LUT (which rises or falls)."""
+    signed = stored.dtype.kind == "i"
+    largest = max(int(stored.max()), -int(stored.min()) - 1, 0)
+    bits = max(int(data.BitsStored), largest.bit_length() + signed)  # more than stated where that is wrong
+    ends = np.array([[-(2 ** (bits - 1)), 2 ** (bits - 1) - 1] if signed else [0, 2**bits - 1]], np.int64)
+    low, high = sorted(float(v) for v in modality_lut(ends, data)[0])
+    return low, high
 
 
 def _colour(values: np.ndarray) -> np.ndarray:

@@ -23,8 +23,20 @@ _VIEWS = {
 }
 
 
+# Elements that a slice of a volume has and a projection has not
+_SLICE = (
+    "SliceThickness",
+    "SliceLocation",
+    "ImagePositionPatient",
+    "ReconstructionDiameter",
+    "ConvolutionKernel",
+)
+
+
 def facts(data: Any) -> dict[str, Any]:
-    """Plain facts for ``Image.meta``: modality, SOP class, view, side, body part, intent, burned-in text, lossy."""
+    """Plain facts for ``Image.meta``: modality, SOP class, view, side, body part, intent, burned-in text, lossy, and
+    ``slice``, what shows that it is one.
+    """
     words = {
         "modality": "Modality",
         "laterality": "ImageLaterality",
@@ -40,6 +52,12 @@ def facts(data: Any) -> dict[str, Any]:
         found["laterality"] = str(data.Laterality).strip()
     if sop := data.get("SOPClassUID"):
         found["sop_class"] = str(getattr(sop, "name", sop))
+    if found.get("modality") == "MG":
+        found.setdefault("body_part", "BREAST")
+    if str(data.get("RescaleType", "") or "").strip().upper() == "HU":
+        found["slice"] = "Hounsfield units"
+    elif known := [word for word in _SLICE if data.get(word) not in (None, "")]:
+        found["slice"] = known[0]
     position = str(data.get("ViewPosition", "") or "").strip().upper()
     if position:
         found["view_position"] = position

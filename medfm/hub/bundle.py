@@ -53,16 +53,20 @@ class Bundle:
     def has_weights(self) -> bool:
         return (self.path / WEIGHTS).is_file()
 
-    @cached_property
-    def state(self) -> dict[str, Tensor]:
-        """All tensors, floating ones as float32."""
-        from safetensors.torch import load_file
-
+    def require_weights(self) -> None:
+        """Raise :class:`MedfmError`, which says how to get them, where only the card is here."""
         if not self.has_weights:
             raise MedfmError(
                 f"{self.card.id}: only the card is here, not the weights. "
                 f"{self.card.obtain or 'Ask who made it.'}"
             )
+
+    @cached_property
+    def state(self) -> dict[str, Tensor]:
+        """All tensors, floating ones as float32."""
+        from safetensors.torch import load_file
+
+        self.require_weights()
         with explained("reading the weights", self.path):
             tensors = load_file(self.path / WEIGHTS)
         return {k: t.float() if t.is_floating_point() else t for k, t in tensors.items()}

@@ -65,22 +65,25 @@ def _card(source: str, name: str, checkpoint: Path, converted: Any) -> Card:
     shape = ", ".join(
         f"{key} {arguments[key]}" for key in ("dim", "depth", "heads", "patch") if key in arguments
     )
+    said: dict[str, Any] = {
+        "summary": f"Converted from the official {source} checkpoint {checkpoint.name}, whose weights are unchanged.",
+        "license": "other",
+        "data": "What the official authors state of their checkpoint; medfm does not know it. Their license applies "
+        "to the weights.",
+        "preprocessing": _words(converted.modality_settings),
+        "citations": [source],
+        **converted.card,
+    }
     return Card(
         id=name,
-        summary=f"Converted from the official {source} checkpoint {checkpoint.name}, whose weights are "
-        "unchanged.",
         modality=converted.modality_settings["name"],
-        architecture=f"{arguments['name']}, {shape}",
+        architecture=f"{arguments['name']}, {shape}" if shape else arguments["name"],
         parameters=sum(p.numel() for p in backbone.parameters()),
         method=source.replace("-", "_"),
-        license="other",
-        data="What the official authors state of their checkpoint; medfm does not know it. Their license "
-        "applies to the weights.",
-        preprocessing=_words(converted.modality_settings),
         limitations=" ".join(converted.notes) or "Not evaluated by medfm.",
         created=datetime.datetime.now(datetime.UTC).date().isoformat(),
-        citations=[source],
         parents=[Parent(ref=checkpoint.name, checkpoint=sha256_file(checkpoint).sha256)],
+        **said,
     )
 
 

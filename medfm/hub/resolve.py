@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
+from medfm.hub.bundle import WEIGHTS
 from medfm.hub.catalog import shipped_models
 from medfm.hub.folder import FolderStore, local_hub
 from medfm.hub.seal import MANIFEST
@@ -20,8 +21,9 @@ HF, FOLDER = "hf://", "folder:"
 def resolve(ref: str | Path) -> Path:
     """The bundle folder that ``ref`` means; a :class:`ConfigError` names the nearest ids when there is none.
 
-    A bare name means the shipped model of that id first (so that an id always means the same weights), then
-    the local hub's newest revision, then a folder of that name.
+    A bare name means the shipped model of that id first (so that an id always means the same weights; where only its
+    card is shipped, the local hub's weights of that name come before it), then the local hub's newest revision, then
+    a folder of that name.
     """
     text = str(ref).strip()
     if not text:
@@ -37,9 +39,10 @@ def resolve(ref: str | Path) -> Path:
     name, at, revision = text.partition("@")
     bare = path.name == text and text not in ("", ".", "..")
     if bare:
-        if text in (shipped := shipped_models()):
-            return shipped[text]
-        if name in (hub := local_hub()).names():
+        known, hub = shipped_models().get(text), local_hub()
+        if known is not None and ((known / WEIGHTS).is_file() or text not in hub.names()):
+            return known
+        if name in hub.names():
             return hub.fetch(name, revision if at else None)
     if path.is_dir():
         return bundle_in(path)
@@ -51,6 +54,14 @@ def resolve(ref: str | Path) -> Path:
         )
         raise ConfigError(f"{text} is a file, not a model: {remedy}, or give a run or bundle folder.")
     raise ConfigError(_unknown(name if bare else text, bare))
+
+
+def public_ref(ref: str, identifier: str) -> str:
+    """``ref`` as a bundle may state it: a name of the catalogue, the local hub or ``hf://``; for a path, which says how
+    a site names its folders, the model's own ``identifier``."""
+    text = ref.strip()
+    named = text in shipped_models() or text.partition("@")[0] in local_hub().names()
+    return text if named or text.startswith(HF) else identifier
 
 
 def bundle_in(folder: Path) -> Path:

@@ -43,11 +43,16 @@ def shade(values: np.ndarray, voi: Voi) -> np.ndarray:
 
 
 def choose(image: Image, index: int, percentiles: tuple[float, float] | None) -> tuple[Voi, str]:
-    """The window to show ``image`` with, and where it comes from: ``file``, ``percentiles`` or ``unusable``.
+    """The window to show ``image`` with, and where it comes from: ``file``, ``percentiles``, ``bits`` or ``unusable``.
 
-    index: which of the file's windows and tables (the last one where it has fewer). percentiles: used where the file
-    has none, and where the chosen one shows nothing (``unusable``); the picture's own, collimation left out.
+    index: which of the file's windows and tables (the last one where it has fewer); -1: percentiles; -2: from the
+    smallest to the largest value that the stored bits hold (of 8 to 16 bits, or as the file's header has it).
+    percentiles: used where the file has no window, and where the chosen one shows nothing (``unusable``); the
+    picture's own, collimation left out.
     """
+    if index == -2 and ("range" in image.meta or 8 <= image.bits <= 16):
+        low, high = image.meta.get("range") or (0.0, 2.0**image.bits - 1.0)
+        return Voi((low + high) / 2, high - low, "LINEAR_EXACT", explanation="bits"), "bits"
     values = statistics(image)
     source = "percentiles"
     if image.voi and index >= 0:

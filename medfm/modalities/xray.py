@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from medfm.modalities.grey import Fit, choose, to_grid
-from medfm.modalities.xray_augment import AUGMENTATIONS
+from medfm.modalities.xray_augment import AUGMENTATIONS, MIX_ALTERS, augmentation
 from medfm.modalities.xray_quality import assess, refuse
 from medfm.types import Finding, Image, MedfmError, ReadError, Sample
 
@@ -27,8 +27,9 @@ class Xray:
     """The X-ray modality. Keywords are the fields of ``XraySettings``; :meth:`settings` gives them back.
 
     size: rows and columns; fit: ``pad``, ``crop`` or ``stretch``; colour: ``grey`` or ``rgb``; voi: which window of
-    the file (-1: percentiles); invert: ``file``, ``always``, ``never``; normalise: ``dataset`` (needs ``mean`` and
-    ``std``, see :meth:`fit`), ``record`` or ``none``. Raises :class:`MedfmError` on settings that contradict each other.
+    the file (-1: percentiles, -2: all that its bits hold); invert: ``file``, ``always``, ``never``; normalise:
+    ``dataset`` (needs ``mean`` and ``std``, see :meth:`fit`), ``record`` or ``none``. Raises :class:`MedfmError` on
+    settings that contradict each other.
     """
 
     name = "xray"
@@ -228,15 +229,15 @@ class Xray:
 
         Returns new arrays; the same rng state gives the same batch. Raises :class:`MedfmError` on an unknown name.
         """
-        if unknown := [name for name in names if name not in AUGMENTATIONS]:
-            raise MedfmError(
-                f"unknown X-ray augmentation {', '.join(unknown)}; known: {', '.join(AUGMENTATIONS)}."
-            )
+        chosen = [augmentation(name) for name in dict.fromkeys(names)]
         x, present = np.array(x, np.float32), np.array(present, bool)
-        for name, augmentation in AUGMENTATIONS.items():
-            if name in names:
-                augmentation.apply(x, rng)
+        for one in sorted(chosen, key=lambda a: list(AUGMENTATIONS).index(a.name)):
+            one.apply(x, rng)
         return x, present
+
+    def alters(self, name: str) -> frozenset[str]:
+        """Kinds of label that an augmentation or a mix falsifies. Raises :class:`MedfmError` on an unknown name."""
+        return MIX_ALTERS[name] if name in MIX_ALTERS else augmentation(name).alters
 
     def augment(self, sample: Sample, rng: np.random.Generator, names: Sequence[str] | None = None) -> Sample:
         """One picture, augmented as grey (before :meth:`prepare`); all augmentations when no names are given."""

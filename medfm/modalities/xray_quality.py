@@ -28,6 +28,7 @@ COLOURED, PAINTED = (
     0.12,
     0.12,
 )  # chroma of a pixel that is coloured; share of them that makes a colour picture
+HOUNSFIELD = -500.0  # below: air in a CT slice
 INVERTED = -0.1  # of :func:`polarity`
 
 
@@ -41,6 +42,11 @@ def refuse(image: Image) -> None:
         kind = str(image.meta.get("sop_class", ""))
         if other := next((w for k, w in OTHERS.items() if kind.startswith(f"{k} Image")), None):
             raise ReadError(f"is {other}, not a radiograph.")
+    if modality in UNKNOWN and (shown := str(image.meta.get("slice", ""))):
+        raise ReadError(
+            f"states no modality, but {shown}, as a slice of a volume does: not a radiograph. If it is one, set its "
+            "Modality."
+        )
     rows, columns = image.x.shape[1:]
     if min(rows, columns) < SMALLEST:
         raise ReadError(
@@ -53,6 +59,11 @@ def refuse(image: Image) -> None:
     low, high = _range(image)
     if low == high:
         raise ReadError(f"has the value {low:g} everywhere: nothing was exposed, or its pixels were lost.")
+    if image.format == "dicom" and modality in UNKNOWN and low < HOUNSFIELD:
+        raise ReadError(
+            f"states no modality and has values down to {low:g}, as Hounsfield units are: a CT slice, not a radiograph. If "
+            "it is one, set its Modality."
+        )
     if len(image.x) == 3 and (share := painted(image.x)) > PAINTED:
         raise ReadError(f"is a colour picture ({share:.0%} of it), not a radiograph.")
 

@@ -169,6 +169,24 @@ def test_wrong_bits_stored_do_not_tear_the_picture(tmp_path):
     assert np.array_equal(image.x[0], unsigned) and [f.code for f in image.findings] == ["wrong-bits-stored"]
 
 
+@pytest.mark.parametrize("noise", [0, 20, 300])  # of 4096, a pixel
+@pytest.mark.parametrize("bits", [8, 10, 11])
+def test_steep_and_noisy_pictures_are_told_from_stray_bits(tmp_path, bits, noise):
+    rng = np.random.default_rng(0)
+    x = ramp(rows=200, columns=160).astype(float) + noise * rng.standard_normal((200, 160))
+    x[:, :60] = 0  # not exposed
+    stored = np.clip(np.rint(x), 0, 4095).astype(np.uint16)
+    image = pictures.read(write(tmp_path / "a.dcm", stored, bits=bits))
+    assert np.array_equal(image.x[0], stored) and [f.code for f in image.findings] == ["wrong-bits-stored"]
+    if noise < 300:  # half of them is more than any film has
+        few = stored >> (12 - bits)
+        words = few.copy()
+        words[20:40:3, 70:150] |= 1 << bits  # writing in the next bit, undeclared
+        words[60:120, 80:140] |= 1 << (bits + 2)
+        image = pictures.read(write(tmp_path / "b.dcm", words, bits=bits))
+        assert np.array_equal(image.x[0], few) and [f.code for f in image.findings] == ["unused-bits"]
+
+
 @pytest.mark.parametrize("bits", [0, 17])
 def test_bits_that_cannot_be(tmp_path, bits):
     path = write(tmp_path / "a.dcm", ramp())

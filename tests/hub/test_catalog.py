@@ -80,6 +80,9 @@ def test_a_card_without_weights_is_listed_and_says_how_to_get_them(shipped):
 
     with pytest.raises(MedfmError, match=r"only the card is here.*Run this\."):
         load_bundle(resolve("official")).build()
+    # Weights that the user made under that name are found under it.
+    local_hub().publish(save_as(shipped, "official-sim"), "official")
+    assert load_bundle(resolve("official")).has_weights
 
 
 def test_listing_imports_no_torch(bundle):

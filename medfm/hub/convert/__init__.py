@@ -5,4 +5,5 @@ from __future__ import annotations
 CONVERTERS: dict[str, str] = {
     "ecg-jepa": "medfm.hub.convert.ecg_jepa:convert",
     "medical-mae": "medfm.hub.convert.medical_mae:convert",
+    "torchxrayvision": "medfm.hub.convert.torchxrayvision:convert",
 }

@@ -22,13 +22,19 @@ class ConvertedBackbone:
     backbone: Backbone
     modality_settings: dict[str, Any]
     notes: list[str] = field(default_factory=list)
+    card: dict[str, Any] = field(default_factory=dict)
+    """Fields of the card that the converter knows better than the general words."""
+
+
+class ObjectsError(ReadError):
+    """A checkpoint that holds Python objects beside its weights."""
 
 
 def read_checkpoint(path: Path, allow: tuple[type, ...] = ()) -> dict[str, Any]:
     """The mapping that a PyTorch file holds. Tensors and plain values only: a file that wants to run code is
     refused. ``allow``: further types that an official file holds and that cannot run code either.
 
-    Raises :class:`ReadError` when it cannot be read that way.
+    Raises :class:`ReadError` when it cannot be read that way, :class:`ObjectsError` when that is because of objects.
     """
     import torch
 
@@ -40,7 +46,7 @@ def read_checkpoint(path: Path, allow: tuple[type, ...] = ()) -> dict[str, Any]:
         raise ReadError(f"{path}: no such file.") from error
     except Exception as error:  # torch raises many kinds: broken archive, foreign format, forbidden object
         if "weights_only" in str(error) or "Unsupported" in str(error):
-            raise ReadError(
+            raise ObjectsError(
                 f"{path.name} holds Python objects beside its weights, which could run code when opened. Ask "
                 "its source for a file of tensors only, or save its state dict alone where you trust it."
             ) from error
