@@ -64,6 +64,22 @@ def hub() -> Path:
     return home() / "hub"
 
 
+def key_is_named() -> bool:
+    return bool(os.environ.get("MEDFM_KEY_FILE"))
+
+
+def key_file() -> Path:
+    """The site's key (:mod:`medfm.data.codes`): ``$MEDFM_KEY_FILE``, or ``$MEDFM_HOME/keys/site.key``; without either, in
+    the user's data folder, since a cache may be emptied."""
+    if key_is_named():
+        return Path(os.environ["MEDFM_KEY_FILE"]).expanduser()
+    if os.environ.get("MEDFM_HOME"):
+        return home() / "keys" / "site.key"
+    from platformdirs import user_data_dir
+
+    return Path(user_data_dir("medfm", appauthor=False)) / "keys" / "site.key"
+
+
 @contextmanager
 def written_whole(target: Path) -> Iterator[Path]:
     """A path beside ``target`` to write to, which takes its place when the block ends well: a full disk, Ctrl-C or a kill
@@ -79,3 +95,9 @@ def written_whole(target: Path) -> Iterator[Path]:
         raise
     finally:
         part.unlink(missing_ok=True)
+
+
+def seen_from(path: str | Path, folder: Path) -> str:
+    """``path`` as a table in ``folder`` (absolute) names it: relative where it lies below, else absolute."""
+    resolved = Path(path).resolve()
+    return resolved.relative_to(folder).as_posix() if resolved.is_relative_to(folder) else str(resolved)

@@ -31,12 +31,13 @@ class Manifest:
     """Rows ``record, path, patient, site, split`` and any label columns; paths absolute, patients strings.
 
     ``patients_known`` is False where the user chose to go on without a patient column: every record then stands for
-    its own patient, and every result says so.
+    its own patient, and every result says so. ``lines`` are the rows of the whole table that a part was taken from.
     """
 
     frame: pd.DataFrame
     patients_known: bool = True
     source: str = ""
+    lines: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -54,6 +55,11 @@ class Manifest:
         return self.frame["patient"].tolist()
 
     @property
+    def rows(self) -> np.ndarray:
+        """``[n]`` rows in the user's table, whose header is row 1; of a folder, in its listing by ``medfm data codes``."""
+        return np.arange(len(self)) + 2 if self.lines is None else self.lines
+
+    @property
     def rates(self) -> list[float | None]:
         """Sampling rates in Hz from an ``fs`` column, for files that state none; None otherwise."""
         if "fs" not in self.frame:
@@ -65,7 +71,8 @@ class Manifest:
     def digest(self) -> str:
         """sha256 over records, patients and splits (never over absolute paths: the same data may lie elsewhere)."""
         cols = [c for c in ("record", "patient", "split") if c in self.frame]
-        text = self.frame[cols].fillna("").astype(str).agg("\x1f".join, axis=1)
+        first, *others = (self.frame[c].fillna("").astype(str) for c in cols)
+        text = first.str.cat(others, sep="\x1f") if others else first
         return hashlib.sha256("\n".join(sorted(text)).encode()).hexdigest()
 
     @classmethod
@@ -140,15 +147,15 @@ class Manifest:
         if "split" in self.frame:
             per = self.frame.groupby("patient")["split"].nunique()
             if (bad := per[per > 1]).size:
-                rows = self.frame[self.frame["patient"].isin(bad.index)]
-                lines = ", ".join(str(i + 2) for i in rows.index[:6])
+                rows = self.rows[self.frame["patient"].isin(bad.index)]
+                lines = ", ".join(map(str, rows[:6]))
                 raise MedfmError(
                     f"{self.source or 'the table'}: {bad.size} patient(s) stand in more than one split (lines {lines}"
                     f"{', ...' if len(rows) > 6 else ''}). Give all records of a patient the same split."
                 )
         if self.frame["record"].duplicated().any():
             name = self.frame.loc[self.frame["record"].duplicated(), "record"].iloc[0]
-            where = [str(i + 2) for i in np.flatnonzero(self.frame["record"] == name)]
+            where = self.rows[self.frame["record"] == name].astype(str)
             raise MedfmError(
                 f"{self.source or 'the table'}: record {name!r} stands twice (lines {' and '.join(where[:2])}); drop one, "
                 "or give each a name of its own in a 'record' column."
@@ -160,7 +167,8 @@ class Manifest:
             )
 
     def _with(self, frame: pd.DataFrame) -> Manifest:
-        return Manifest(frame.reset_index(drop=True), self.patients_known, self.source)
+        part = frame.reset_index(drop=True)
+        return Manifest(part, self.patients_known, self.source, self.rows[frame.index])
 
 
 def _exists(path: str) -> bool:

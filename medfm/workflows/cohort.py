@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from medfm.data.manifest import Manifest
+from medfm.data.codes import site_codes
+from medfm.data.manifest import Manifest, as_identifier
 from medfm.data.store import CHUNK
 from medfm.finetuning.task import Task, check_counts, make_task
-from medfm.workflows.gather import set_aside
+from medfm.workflows.gather import tell_set_aside
 from medfm.workflows.kinds import kind_of
 from medfm.workflows.progress import progress
 
@@ -32,9 +33,12 @@ NO_PATIENTS = (
 
 @dataclass
 class Cohort:
-    """Row i of ``frame``, ``y [n, K]`` (NaN unknown) and ``patients`` is row i of the store."""
+    """Row i of ``frame``, ``y [n, K]`` (NaN unknown) and ``patients`` is row i of the store, and row ``rows[i]`` of the
+    user's table (its header is row 1). Ids and names stay in memory; what is written takes :attr:`coded` and
+    :meth:`codes_for`. ``set_aside``: ``row, record`` (code) ``, reason`` of what could not be read."""
 
     frame: pd.DataFrame
+    rows: np.ndarray
     task: Task
     y: np.ndarray
     patients: np.ndarray
@@ -44,11 +48,25 @@ class Cohort:
     patients_known: bool
     rows_in_table: int
     unlabelled: int
+    set_aside: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
     def records(self) -> list[str]:
         return self.frame["record"].tolist()
+
+    @property
+    def coded(self) -> pd.DataFrame:
+        """``row``, and the codes ``record`` and ``patient``, of each record."""
+        return site_codes().table(Manifest(self.frame, lines=self.rows))
+
+    def codes_for(self, column: str) -> list[str] | None:
+        """What is written in place of a column whose values are the patients or the records themselves; None of others."""
+        values = as_identifier(self.frame[column]).fillna("")
+        for own in ("patient", "record", "path"):
+            if (values == as_identifier(self.frame[own])).all():
+                return self.coded["patient" if own == "patient" else "record"].tolist()  # type: ignore[no-any-return]
+        return None
 
 
 def patient_column(value: str | None) -> str | None:
@@ -112,19 +130,20 @@ def open_cohort(
             manifest, modality, store, jobs, lambda done, _: bar.update(min(done * CHUNK, count))
         )
     kept = np.asarray(stored.kept)
-    if stored.failed:
+    aside = tell_set_aside(log, manifest, stored.failed)
+    if aside:
+        few = ", ".join(str(one["row"]) for one in aside[:5]) + (", ..." if len(aside) > 5 else "")
         notes.append(
-            f"{len(stored.failed)} of {count} records could not be read and were set aside (the log names each; "
-            f"first: {set_aside(*stored.failed[0][1:])})."
+            f"{len(aside)} of {count} records could not be read and were set aside: row(s) {few} of the table, whose header "
+            "is row 1. medfm data scan names each with its reason."
         )
-        for _, path, reason in stored.failed:
-            log.warning("set aside: %s", set_aside(path, reason))
         check_counts(task, labels.y[kept], [manifest.patients[r] for r in kept], labels.folds)
     for note in notes:
         log.warning("%s", note)
     frame = manifest.frame.iloc[kept].reset_index(drop=True)
     return Cohort(
         frame=frame,
+        rows=manifest.rows[kept],
         task=task,
         y=labels.y[kept],
         patients=frame["patient"].to_numpy(str),
@@ -134,5 +153,6 @@ def open_cohort(
         patients_known=manifest.patients_known,
         rows_in_table=labels.rows_in_table,
         unlabelled=labels.rows_in_table - count,
+        set_aside=aside,
         notes=notes,
     )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from medfm.data.codes import site_codes
 from medfm.data.manifest import Manifest, as_identifier
 from medfm.data.scan import room_of
 from medfm.data.store import CHUNK
@@ -21,7 +22,7 @@ from medfm.hub.bundle import load_bundle
 from medfm.hub.resolve import resolve
 from medfm.paths import written_whole
 from medfm.types import ConfigError
-from medfm.workflows.gather import gather, set_aside
+from medfm.workflows.gather import gather, plain_reason, set_aside
 from medfm.workflows.kinds import kind_of
 from medfm.workflows.progress import progress as progress_bar
 from medfm.workflows.run_folder import writing
@@ -37,6 +38,7 @@ def embed(
     *,
     pool: str = "mean",
     patient: str | None = None,
+    codes: bool = False,
     batch_size: int = 64,
     store: str | Path | None = None,
     jobs: int = 1,
@@ -47,7 +49,8 @@ def embed(
 
     ``pool``: ``mean`` over tokens (F = D) or ``mean-std`` (F = 2 D); a long record's windows are averaged.
     ``.npz`` holds the arrays ``record``, ``patient``, ``path`` and ``embedding [n, F]``. Records that could
-    not be read stand with their reasons in ``OUTPUT.failed.csv``. Raises :class:`ConfigError` for an output
+    not be read stand with their reasons in ``OUTPUT.failed.csv``. ``codes``: for a file that leaves the site, ``row``
+    of the table and the codes ``record`` and ``patient`` (:mod:`medfm.data.codes`) in place of names and path. Raises :class:`ConfigError` for an output
     that exists or whose suffix says nothing, :class:`MedfmError` when nothing could be read.
     """
     target = check_output(output, OUTPUTS, overwrite)
@@ -66,12 +69,16 @@ def embed(
             batch_size=batch_size,
             progress=bar.update,
         )
-    frame = identity(manifest).iloc[stored.kept].reset_index(drop=True)
+    who = identity(manifest, codes)
+    frame = who.iloc[stored.kept].reset_index(drop=True)
     with writing(target):
         with written_whole(target) as part:
             if target.suffix == ".npz":
-                texts = {name: frame[name].fillna("").to_numpy(str) for name in frame}
-                np.savez(part, embedding=z, **texts)
+                columns = {
+                    name: column.to_numpy() if name == "row" else column.fillna("").to_numpy(str)
+                    for name, column in frame.items()
+                }
+                np.savez(part, embedding=z, **columns)
             else:
                 numbers = pd.DataFrame(z, columns=[f"e{i}" for i in range(z.shape[1])])
                 whole = pd.concat([frame, numbers], axis=1)
@@ -79,7 +86,7 @@ def embed(
                     whole.to_csv(part, index=False)
                 else:
                     whole.to_parquet(part, index=False)
-        list_failed(stored, target)
+        list_failed(stored, target, who if codes else None)
     return target
 
 
@@ -122,24 +129,34 @@ def open_records(
     return manifest, stored
 
 
-def identity(manifest: Manifest) -> pd.DataFrame:
-    """record, patient (blank where unknown) and path of every row."""
+def identity(manifest: Manifest, coded: bool = False) -> pd.DataFrame:
+    """record, patient (blank where unknown) and path of every row; or its ``row`` in the table, and codes of the first
+    two."""
     frame = manifest.frame[["record", "patient", "path"]].copy()
     if not manifest.patients_known:
         known = manifest.frame.get("patient_id")
         frame["patient"] = pd.NA if known is None else as_identifier(known)
-    return frame
+    if not coded:
+        return frame
+    codes = site_codes()
+    record, patient = codes.of(frame["record"], "record"), codes.of(frame["patient"], "patient")
+    return pd.DataFrame({"row": manifest.rows, "record": record, "patient": patient})
 
 
-def list_failed(stored: Any, target: Path) -> None:
-    """``OUTPUT.failed.csv``, or none where all records could be read."""
+def list_failed(stored: Any, target: Path, coded: pd.DataFrame | None = None) -> None:
+    """``OUTPUT.failed.csv``, or none where all records could be read; without names where there are codes."""
     path = target.with_name(target.name + ".failed.csv")
     path.unlink(missing_ok=True)
     if stored.failed:
         with path.open("w", newline="", encoding="utf-8") as out:
             writer = csv.writer(out)
-            writer.writerow(["path", "reason"])
-            writer.writerows((name, reason) for _, name, reason in stored.failed)
+            if coded is None:
+                writer.writerow(["path", "reason"])
+                writer.writerows((name, reason) for _, name, reason in stored.failed)
+            else:
+                writer.writerow(["row", "record", "reason"])
+                for row, _, reason in stored.failed:
+                    writer.writerow([*coded.loc[row, ["row", "record"]], plain_reason(reason)])
 
 
 def check_output(output: str | Path, suffixes: tuple[str, ...], overwrite: bool) -> Path:

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import datetime
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from medfm import paths
+from medfm.data.codes import site_codes
 from medfm.finetuning.fit import Fit, fit
 from medfm.hub.bundle import Bundle, save_bundle
 from medfm.hub.card import Card, Dataset, Parent, Result, spoken
 from medfm.hub.folder import FolderStore
+from medfm.hub.resolve import public_ref
 from medfm.workflows.finetune_folds import fold_progress
-from medfm.workflows.finetune_run import PRETRAINED, FineTuning, backbone_of, make_problem
+from medfm.workflows.finetune_run import PRETRAINED, FineTuning, backbone_of, make_problem, step_settings
 from medfm.workflows.run_folder import CITATIONS
+from medfm.workflows.sources import names_of
 
 DEPLOYED_SEED = 9_999  # the fold number of "all records", far from any real one
 
@@ -44,7 +46,7 @@ def deploy(run: FineTuning, results: dict[str, Any]) -> Bundle:
         "strengths": list(result.strengths),
         "seconds": round(time.monotonic() - began, 1),
     }
-    base = (str(run.config.finetune.backbone), run.bundle.weights_sha256)
+    base = (_backbone(run), run.bundle.weights_sha256)
     return save_bundle(
         run.folder.path / "bundle",
         result.model.backbone,
@@ -84,15 +86,20 @@ def _sections(run: FineTuning, result: Fit) -> dict[str, Any]:
     return {
         "method": settings.strategy.model_dump(mode="json"),
         "training": {
-            "backbone": settings.backbone,
+            "backbone": _backbone(run),
             "backbone_sha256": run.bundle.weights_sha256,
-            "data_digest": run.cohort.digest,
+            "data_digest": site_codes().digest(run.cohort.digest),
             "patients_known": run.cohort.patients_known,
             "epochs": result.epochs,
             "batch_size": settings.batch_size,
+            **step_settings(run.config),
             "seed": run.config.seed,
         },
     }
+
+
+def _backbone(run: FineTuning) -> str:
+    return public_ref(str(run.config.finetune.backbone), run.bundle.card.id)
 
 
 def card_id(run: FineTuning) -> str:
@@ -109,7 +116,8 @@ def card_id(run: FineTuning) -> str:
 def make_card(run: FineTuning, results: dict[str, Any], result: Fit) -> Card:
     cohort, parent = run.cohort, run.bundle.card
     patients = len(set(cohort.patients.tolist()))
-    table = Path(cohort.source).stem
+    digest = site_codes().digest(cohort.digest)
+    (table,) = names_of([cohort.source], run.modality)
     strategy = run.config.finetune.strategy.name
     simulated = " The backbone was pretrained on simulated data only." if parent.simulated_only else ""
     unknown = "" if cohort.patients_known else " Patients were not known: every figure here may be too good."
@@ -129,7 +137,7 @@ def make_card(run: FineTuning, results: dict[str, Any], result: Fit) -> Card:
         task=cohort.task.kind,
         targets=list(cohort.task.classes),
         license="other",
-        datasets=[Dataset(name=table, records=len(cohort.y), patients=patients, digest=cohort.digest)],
+        datasets=[Dataset(name=table, records=len(cohort.y), patients=patients, digest=digest)],
         intended_use=(
             "Research: to be validated on patients of the site where it would be used, with medfm "
             "evaluate, before "
@@ -145,15 +153,15 @@ def make_card(run: FineTuning, results: dict[str, Any], result: Fit) -> Card:
         ),
         citations=[k for k in ("medfm", strategy) if k in CITATIONS],
         created=datetime.date.today().isoformat(),
-        parents=[Parent(ref=parent.id, checkpoint=run.bundle.weights_sha256, data=cohort.digest)],
+        parents=[Parent(ref=parent.id, checkpoint=run.bundle.weights_sha256, data=digest)],
     )
 
 
 def _data_words(run: FineTuning, patients: int) -> str:
     cohort = run.cohort
-    aside = len(cohort.store.failed)
+    aside = len(cohort.set_aside)
     used = f"{cohort.rows_in_table:,} rows, {len(cohort.y):,} used, {patients:,} patients."
-    parts = [f"{Path(cohort.source).name}: {used}"]
+    parts = [f"One table of a site: {used}"]
     for k, name in enumerate(cohort.task.classes):
         column = cohort.y[:, k]
         parts.append(
@@ -182,6 +190,6 @@ def _card_results(run: FineTuning, results: dict[str, Any], patients: int, table
             target=",".join(run.cohort.task.columns),
             strategy=run.config.finetune.strategy.name,
             patients=patients,
-            command=f"medfm finetune --config {run.folder.path.name}/config.yaml",
+            command="medfm finetune --config RUN/config.yaml",
         )
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,11 +31,16 @@ def finish(run: FineTuning) -> Run:
     (run.folder.path / "results.json").write_text(
         json.dumps(jsonable(results), indent=1, allow_nan=False) + "\n", encoding="utf-8"
     )
-    command = f"medfm predict {run.config.finetune.table} --model {run.folder.path} --output predictions.csv"
+    command = _command(run.config.finetune.table, run.folder.path)
     report = run.folder.path / "report.html"
-    write(run, results, report, published, command)
+    name = Path(str(run.config.finetune.table)).name
+    write(run, results, report, published, _command(name, run.folder.path.name))
     run.log.info("%s", results["verdict"])
     return Run(run.folder.path, results, bundle.path, report, command)
+
+
+def _command(table: object, model: object) -> str:
+    return f"medfm predict {table} --model {model} --output predictions.csv"
 
 
 def make_results(run: FineTuning) -> dict[str, Any]:
@@ -56,7 +62,7 @@ def make_results(run: FineTuning) -> dict[str, Any]:
         "records": len(cohort.y),
         "patients": len(set(cohort.patients.tolist())),
         "patients_known": cohort.patients_known,
-        "set_aside": [{"path": path, "reason": reason} for _, path, reason in cohort.store.failed],
+        "set_aside": cohort.set_aside,
         "notes": [*cohort.notes, *evaluated[PRETRAINED]["notes"]],
         **evaluated,
         "fits": run.fits,
@@ -98,7 +104,8 @@ def verdict(results: dict[str, Any]) -> str:
 
 
 def write_predictions(run: FineTuning) -> None:
-    """One row a record: ``record, patient, fold, y_CLASS, p_CLASS`` and the baseline's ``p_random_CLASS``.
+    """One row a record: ``row`` of the user's table (its header is row 1), the codes ``record`` and ``patient``, ``fold,
+    y_CLASS, p_CLASS`` and the baseline's ``p_random_CLASS``.
 
     With repeats, p is the mean over them and ``fold`` that of the first; ``predictions_repeats.csv`` has them
     all.
@@ -113,7 +120,7 @@ def write_predictions(run: FineTuning) -> None:
             part = _table(
                 run, run.fold_of[repeat], {arm: probabilities(run, arm)[repeat] for arm in run.arms}
             )
-            part.insert(2, "repeat", repeat + 1)
+            part.insert(3, "repeat", repeat + 1)
             each.append(part)
         pd.concat(each).to_csv(run.folder.path / "predictions_repeats.csv", index=False)
 
@@ -121,7 +128,7 @@ def write_predictions(run: FineTuning) -> None:
 def _table(run: FineTuning, fold: np.ndarray, p: dict[str, np.ndarray]) -> pd.DataFrame:
     cohort = run.cohort
     names = {f.number: f.name for f in run.folds}
-    frame = pd.DataFrame({"record": cohort.records, "patient": cohort.patients})
+    frame = cohort.coded
     frame["fold"] = [names.get(int(f), "") for f in fold]
     for k, name in enumerate(cohort.task.classes):
         frame[f"y_{name}"] = pd.array(

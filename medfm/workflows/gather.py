@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from medfm.data.codes import site_codes
+from medfm.data.manifest import Manifest
 from medfm.data.scan import room_of
 from medfm.types import MedfmError, Sample
 from medfm.workflows.kinds import kind_of
@@ -17,6 +20,31 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Read = Callable[[str], Sample]
+
+# part of a reader's sentence -> what is said of it where no name may stand
+PLAIN = {
+    "no such file": "no such file",
+    "no such record": "no such file",
+    "is empty": "the file is empty",
+    "may not be read by this user": "no permission to read it",
+    "is missing": "a part of it is missing",
+    "truncated": "the file is truncated",
+    "sampling rate": "its sampling rate is missing, wrong or another",
+    "not recognised": "its format is not recognised",
+    "has the name of a lead": "no channel has the name of a lead",
+    "carries a signal": "no lead carries a signal",
+    "without an image": "it holds no image",
+    "not a radiograph": "it is no radiograph",
+    "too few to show": "it has too few pixels",
+    "nothing was exposed": "it has one value everywhere",
+    "nothing but padding": "it has one value everywhere",
+    "no pixel data": "it holds no pixels",
+    "cut short": "the file is cut short",
+    "cannot be decoded": "its pixels cannot be decoded",
+    "bits stored in": "its bits stored cannot be",
+    "if that is a real": "it states too many pixels",
+    "damaged": "the file is damaged",
+}
 
 
 class Item(NamedTuple):
@@ -88,8 +116,6 @@ def _item(address: str, read: Read, room: Any) -> Item:
 
 
 def _table(frame: pd.DataFrame, read: Read, root: Path | None, source: str) -> list[Item]:
-    from medfm.data.manifest import Manifest
-
     manifest = Manifest.from_frame(frame, root=root, patient=None, source=source)
     return [Item(r, p, partial(read, p)) for r, p in zip(manifest.records, manifest.paths)]
 
@@ -97,3 +123,24 @@ def _table(frame: pd.DataFrame, read: Read, root: Path | None, source: str) -> l
 def set_aside(path: str, reason: str) -> str:
     """What is said of a record that could not be read: its file, once, and the reason."""
     return reason if path in reason else f"{path}: {reason}"
+
+
+def tell_set_aside(
+    log: logging.Logger, manifest: Manifest, failed: Iterable[tuple[int, str, str]]
+) -> list[dict[str, Any]]:
+    """Name every file and its reason to the person at the screen; ``train.log``, and what is returned (``row``, ``record``,
+    ``reason``), have the row, the record's code and :func:`plain_reason`."""
+    failed, coded = list(failed), []
+    if not failed:  # a run without a table of its own needs no key
+        return []
+    names = site_codes().of([manifest.records[row] for row, _, _ in failed], "record")
+    for (row, path, reason), name in zip(failed, names):
+        coded.append({"row": int(manifest.rows[row]), "record": name, "reason": plain_reason(reason)})
+        filed = "set aside: row {row} ({record}): {reason}".format(**coded[-1])
+        log.warning("set aside: %s", set_aside(path, reason), extra={"filed": filed})
+    return coded
+
+
+def plain_reason(reason: str) -> str:
+    """One of a few constant words: the sentence itself may hold names, and whatever else stood in the file."""
+    return next((words for part, words in PLAIN.items() if part in reason), "could not be read")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from medfm.data.codes import same_data
 from medfm.finetuning.heads import FinetuneModel, LinearHead
 from medfm.finetuning.records import predict_logits
 from medfm.finetuning.task import Task
@@ -17,6 +18,7 @@ from medfm.hub.resolve import resolve
 from medfm.paths import written_whole
 from medfm.types import RESEARCH_USE, MedfmError
 from medfm.workflows.embed import check_output, identity, open_records
+from medfm.workflows.gather import plain_reason
 from medfm.workflows.kinds import kind_of
 from medfm.workflows.progress import progress as progress_bar
 from medfm.workflows.run_folder import writing
@@ -30,6 +32,7 @@ def predict(
     output: str | Path,
     *,
     patient: str | None = None,
+    codes: bool = False,
     batch_size: int = 64,
     store: str | Path | None = None,
     jobs: int = 1,
@@ -40,14 +43,15 @@ def predict(
     likeliest class).
 
     The model runs in evaluation mode with the preprocessing of its bundle; the logits of a long record's
-    windows are averaged. Raises :class:`MedfmError` when the model has no head or nothing could be read.
+    windows are averaged. ``codes``: for a file that leaves the site, ``row`` of the table and the codes ``record`` and
+    ``patient`` (:mod:`medfm.data.codes`) in place of names and path. Raises :class:`MedfmError` when the model has no head or nothing could be read.
     """
     target = check_output(output, (".csv",), overwrite)
     bundle = load_bundle(resolve(model))
     network, task, window = load_finetuned(bundle)
     modality = bundle.modality()
     manifest, stored = open_records(source, modality, patient=patient, store=store, jobs=jobs, show=progress)
-    if manifest.digest == (bundle.config.get("training") or {}).get("data_digest"):
+    if same_data(manifest.digest, (bundle.config.get("training") or {}).get("data_digest")):
         LOG.warning(
             "these records trained this model: read the run's out-of-fold predictions.csv instead of these."
         )
@@ -55,7 +59,7 @@ def predict(
     with progress_bar(progress, "predicting", len(rows), "records") as bar:
         records = kind_of(modality).reading.records(stored, modality, window)
         logits = predict_logits(network, records, rows, batch_size=batch_size, progress=bar.update)
-    who = identity(manifest)
+    who = identity(manifest, codes)
     frame = who.iloc[stored.kept].reset_index(drop=True)
     p = task.probabilities(logits)
     for k, name in enumerate(task.classes):
@@ -63,7 +67,12 @@ def predict(
     if task.kind == "multiclass":
         frame["predicted"] = [task.classes[k] for k in p.argmax(1)]
     frame["error"] = ""
-    failed = pd.DataFrame([{**who.iloc[row], "error": reason} for row, _, reason in stored.failed])
+    failed = pd.DataFrame(
+        [
+            {**who.iloc[row], "error": plain_reason(reason) if codes else reason}
+            for row, _, reason in stored.failed
+        ]
+    )
     with writing(target), written_whole(target) as part:
         (pd.concat([frame, failed], ignore_index=True) if len(failed) else frame).to_csv(part, index=False)
     LOG.info("%d predictions in %s. %s", len(frame), target, RESEARCH_USE)

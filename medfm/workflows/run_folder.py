@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import logging
 import os
@@ -16,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from medfm.config.base import Settings
-from medfm.paths import written_whole
+from medfm.paths import key_file, written_whole
 from medfm.types import RESEARCH_USE, ConfigError, MedfmError
 
 MARK = "config.yaml"
 PACKAGES = (
     "medfm", "torch", "pytorch-lightning", "numpy", "scipy", "pandas", "scikit-learn", "safetensors", "peft",
-    "pydantic", "wfdb", "pydicom", "pyedflib", "h5py", "huggingface-hub", "matplotlib", "joblib",
+    "monai", "pydantic", "wfdb", "pydicom", "pyedflib", "h5py", "huggingface-hub", "matplotlib", "joblib",
 )  # fmt: skip
 
 CITATIONS = {
@@ -30,6 +31,7 @@ CITATIONS = {
     "ecg_jepa": "@article{weimann2024ecgjepa,\n  title = {Self-Supervised Pre-Training with Joint-Embedding Predictive Architecture Boosts ECG Classification Performance},\n  author = {Weimann, Kuba and Conrad, Tim O. F.},\n  journal = {arXiv preprint arXiv:2410.13867},\n  year = {2024}\n}",
     "mae": "@inproceedings{he2022masked,\n  title = {Masked Autoencoders Are Scalable Vision Learners},\n  author = {He, Kaiming and Chen, Xinlei and Xie, Saining and Li, Yanghao and Doll{\\'a}r, Piotr and Girshick, Ross},\n  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition},\n  year = {2022},\n  note = {arXiv:2111.06377}\n}\n\n@inproceedings{xiao2023delving,\n  title = {Delving into Masked Autoencoders for Multi-Label Thorax Disease Classification},\n  author = {Xiao, Junfei and Bai, Yutong and Yuille, Alan and Zhou, Zongwei},\n  booktitle = {IEEE/CVF Winter Conference on Applications of Computer Vision},\n  year = {2023},\n  note = {arXiv:2210.12843}\n}",
     "spark": "@inproceedings{tian2023designing,\n  title = {Designing {BERT} for Convolutional Networks: Sparse and Hierarchical Masked Modeling},\n  author = {Tian, Keyu and Jiang, Yi and Diao, Qishuai and Lin, Chen and Wang, Liwei and Yuan, Zehuan},\n  booktitle = {International Conference on Learning Representations},\n  year = {2023},\n  note = {arXiv:2301.03580}\n}",
+    "moco": "@inproceedings{chen2021empirical,\n  title = {An Empirical Study of Training Self-Supervised Vision Transformers},\n  author = {Chen, Xinlei and Xie, Saining and He, Kaiming},\n  booktitle = {IEEE/CVF International Conference on Computer Vision},\n  year = {2021},\n  note = {arXiv:2104.02057}\n}\n\n@article{chen2020improved,\n  title = {Improved Baselines with Momentum Contrastive Learning},\n  author = {Chen, Xinlei and Fan, Haoqi and Girshick, Ross and He, Kaiming},\n  journal = {arXiv preprint arXiv:2003.04297},\n  year = {2020}\n}\n\n@inproceedings{cai2021exponential,\n  title = {Exponential Moving Average Normalization for Self-supervised and Semi-supervised Learning},\n  author = {Cai, Zhaowei and Ravichandran, Avinash and Maji, Subhransu and Fowlkes, Charless and Tu, Zhuowen and Soatto, Stefano},\n  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition},\n  year = {2021},\n  note = {arXiv:2101.08482}\n}",
     "lp-ft": "@inproceedings{kumar2022finetuning,\n  title = {Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution},\n  author = {Kumar, Ananya and Raghunathan, Aditi and Jones, Robbie and Ma, Tengyu and Liang, Percy},\n  booktitle = {International Conference on Learning Representations},\n  year = {2022},\n  note = {arXiv:2202.10054}\n}",
     "lora": "@inproceedings{hu2022lora,\n  title = {{LoRA}: Low-Rank Adaptation of Large Language Models},\n  author = {Hu, Edward J. and Shen, Yelong and Wallis, Phillip and Allen-Zhu, Zeyuan and Li, Yuanzhi and Wang, Shean and Wang, Lu and Chen, Weizhu},\n  booktitle = {International Conference on Learning Representations},\n  year = {2022},\n  note = {arXiv:2106.09685}\n}",
     "ecgsyn": "@article{mcsharry2003dynamical,\n  title = {A dynamical model for generating synthetic electrocardiogram signals},\n  author = {McSharry, Patrick E. and Clifford, Gari D. and Tarassenko, Lionel and Smith, Leonard A.},\n  journal = {IEEE Transactions on Biomedical Engineering},\n  volume = {50},\n  number = {3},\n  pages = {289--294},\n  year = {2003}\n}",
@@ -47,9 +49,24 @@ class Run:
     next_command: str = ""
 
 
+class _Filed(logging.Formatter):
+    """What goes to a file: a message's own words for it (``extra={"filed": ...}``: codes in place of names)."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if (words := getattr(record, "filed", None)) is not None:
+            record = copy.copy(record)
+            record.msg, record.args = words, ()
+        return super().format(record)
+
+
 @dataclass
 class RunFolder:
-    """``resumed``: it holds a run that is to go on. ``aside``: the run that this one overwrites, until it begins."""
+    """``resumed``: it holds a run that is to go on. ``aside``: the run that this one overwrites, until it begins.
+
+    No patient, record or record's path is named in it, only its code (:mod:`medfm.data.codes`) and its row in the user's
+    table. The table or folder itself, as it was typed, stands in ``config.yaml`` and in the command of
+    ``environment.txt``, without which the run could not be repeated.
+    """
 
     path: Path
     resumed: bool = False
@@ -63,6 +80,11 @@ class RunFolder:
         a folder of recordings) or ``resume``. A run that stopped before it began is begun anew by either.
         """
         path = Path(path).expanduser().absolute()
+        if key_file().resolve().is_relative_to(path.resolve()):
+            raise ConfigError(
+                f"--output {path} would hold the site's key ({key_file()}), and whoever gets the run could undo its codes; "
+                "choose another folder."
+            )
         folder = cls(path)
         if path.exists() and not path.is_dir():
             raise ConfigError(f"--output {path} is a file; give a folder.")
@@ -147,11 +169,12 @@ class RunFolder:
 
     @contextmanager
     def logging(self) -> Iterator[logging.Logger]:
-        """The logger ``medfm.run`` writes to ``train.log`` for the length of the run (and to stderr through the CLI)."""
+        """The logger ``medfm.run`` writes to ``train.log`` for the length of the run (and to stderr through the CLI). What
+        may be said on the screen only has other words for the file: ``log.info(..., extra={"filed": "..."})``."""
         logger = logging.getLogger("medfm.run")
         logger.setLevel(logging.INFO)
         handler = logging.FileHandler(self.path / "train.log", encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        handler.setFormatter(_Filed("%(asctime)s %(levelname)s %(message)s"))
         logger.addHandler(handler)
         try:
             with writing(self.path):
