@@ -16,6 +16,7 @@ _PUBLIC = {
     "probe": "medfm.workflows.api",
     "embed": "medfm.workflows.api",
     "predict": "medfm.workflows.api",
+    "dedup": "medfm.workflows.api",
     "load": "medfm.model",
     "Model": "medfm.model",
     "list_models": "medfm.hub.catalog",
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from medfm.hub.catalog import list_models as list_models
     from medfm.model import Model as Model
     from medfm.model import load as load
+    from medfm.workflows.api import dedup as dedup
     from medfm.workflows.api import embed as embed
     from medfm.workflows.api import finetune as finetune
     from medfm.workflows.api import predict as predict

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from medfm.data.loader import SignalBatches
 from medfm.types import Batch
@@ -12,7 +11,8 @@ from medfm.types import Batch
 class ImageBatches(SignalBatches):
     """Batches ``start .. stop`` of whole pictures ``[B, C, H, W]``, augmented as grey, then normalised.
 
-    The mixture's stores are :class:`~medfm.data.image_store.ImageStore` on the modality's grid.
+    ``views``: as for signals, ``[B, V, C, H, W]``. The mixture's stores are
+    :class:`~medfm.data.image_store.ImageStore` on the modality's grid.
     """
 
     def batch(self, step: int) -> Batch:
@@ -24,13 +24,7 @@ class ImageBatches(SignalBatches):
         for index in np.unique(which):
             at = np.flatnonzero(which == index)
             x[at], present[at] = self.mixture.stores[index].read(rows[at])
-        if self.augment:
-            rng = np.random.default_rng((self.seed, 11, step, self.rank))
-            x, present = self.modality.augment_batch(x, present, rng, self.augment)
+        rng = np.random.default_rng((self.seed, 11, step, self.rank))
+        x, present, views = self._augmented(x, present, rng)
         x = self.modality.normalise(x, present)
-        target = self.mixture.target(which, rows)
-        return Batch(
-            x=torch.from_numpy(np.ascontiguousarray(x, np.float32)),
-            present=torch.from_numpy(present),
-            target=None if target is None else torch.from_numpy(target),
-        )
+        return self._collated(x, present, views, self.mixture.target(which, rows))

@@ -75,7 +75,11 @@ class Mixture:
 
 
 class SignalBatches(IterableDataset[Batch]):
-    """Batches ``start .. stop`` of windows cut at random, augmented in physical units, then normalised."""
+    """Batches ``start .. stop`` of windows cut at random, augmented in physical units, then normalised.
+
+    ``views`` more than one: ``x`` is the window as it is, and ``Batch.views["views"] [B, V, C, T]`` holds as many
+    augmentations of it, each drawn by itself; a channel that one of them drops is NaN there.
+    """
 
     def __init__(
         self,
@@ -87,11 +91,12 @@ class SignalBatches(IterableDataset[Batch]):
         start: int = 0,
         stop: int,
         augment: Sequence[str] = (),
+        views: int = 1,
         rank: int = 0,
         world: int = 1,
     ) -> None:
         self.mixture, self.modality, self.batch_size, self.seed = mixture, modality, batch_size, seed
-        self.start, self.stop, self.augment = start, stop, tuple(augment)
+        self.start, self.stop, self.augment, self.views = start, stop, tuple(augment), views
         self.rank, self.world = rank, world
 
     def __iter__(self) -> Iterator[Batch]:
@@ -106,14 +111,29 @@ class SignalBatches(IterableDataset[Batch]):
         rng = np.random.default_rng((self.seed, 11, step, self.rank))
         with _rows_unbuffered():
             x, present = self._read(which, rows, rng.random(self.batch_size))
-            if self.augment:
-                x, present = self.modality.augment_batch(x, present, rng, self.augment)
+            x, present, views = self._augmented(x, present, rng)
             x = self.modality.normalise(x, present, copy=False)
-        target = self.mixture.target(which, rows)
+        return self._collated(x, present, views, self.mixture.target(which, rows))
+
+    def _augmented(
+        self, x: np.ndarray, present: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        """The records, augmented where no views are asked for, and otherwise normalised views of them by name."""
+        if self.views > 1:
+            drawn = [self.modality.augment_batch(x, present, rng, self.augment) for _ in range(self.views)]
+            return x, present, {"views": np.stack([self.modality.normalise(*view) for view in drawn], 1)}
+        if self.augment:
+            x, present = self.modality.augment_batch(x, present, rng, self.augment)
+        return x, present, {}
+
+    def _collated(
+        self, x: np.ndarray, present: np.ndarray, views: dict[str, np.ndarray], target: np.ndarray | None
+    ) -> Batch:
         return Batch(
             x=torch.from_numpy(np.ascontiguousarray(x, np.float32)),
             present=torch.from_numpy(present),
             target=None if target is None else torch.from_numpy(target),
+            views={name: torch.from_numpy(view) for name, view in views.items()},
         )
 
     def _read(self, which: np.ndarray, rows: np.ndarray, offset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

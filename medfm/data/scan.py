@@ -22,7 +22,7 @@ from medfm.data.manifest import Manifest
 from medfm.data.scan_pictures import Picture, inspect_picture, summary
 from medfm.data.tables import is_table, read_table
 from medfm.formats import pictures
-from medfm.paths import written_whole
+from medfm.paths import seen_from, written_whole
 from medfm.types import Finding, MedfmError
 
 Progress = Callable[[int, int], None]
@@ -68,13 +68,14 @@ class Record:
 
 @dataclass(frozen=True)
 class ScanResult:
-    """Readable records, failed ones as (path, reason), and of a table its rows, so that its columns are
-    kept."""
+    """Readable records, failed ones as (path, reason), of a table its rows, so that its columns are kept, and of a
+    folder how many files of which suffix are of no format that is read."""
 
     source: str
     records: tuple[Record | Picture, ...]
     failed: tuple[tuple[str, str], ...]
     table: pd.DataFrame | None = None
+    others: dict[str, int] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -91,7 +92,7 @@ class ScanResult:
         for record in self.records:
             rows.append(
                 {
-                    "path": _relative(record.path, folder),
+                    "path": seen_from(record.path, folder) if folder else record.path,
                     "record": record.record,
                     "patient_id": record.patient or "",
                     **record.row(),
@@ -104,6 +105,11 @@ class ScanResult:
         # The table knows better than the files: its columns stand, found ones only fill in.
         own = self.table.set_index("path").loc[[r.path for r in self.records]].reset_index(drop=True)
         return pd.concat([frame[[c for c in frame if c not in own]], own], axis=1)
+
+    def _column(self, name: str) -> list[str]:
+        """A column of :meth:`frame` as text, blank where it is blank or not there."""
+        frame = self.frame()
+        return frame[name].fillna("").astype(str).tolist() if name in frame else [""] * len(self.records)
 
     def write_manifest(self, output: str | Path) -> Path:
         """``frame`` as CSV. Raises :class:`MedfmError` when nothing was readable."""
@@ -118,16 +124,23 @@ class ScanResult:
         """Formats, demographics and findings over all readable records, and what the modality has to say: of signals
         lengths, rates, leads and amplitudes, of pictures sizes, views and near-duplicates."""
         ages = np.array([r.age for r in self.records if r.age is not None], float)
-        patients = [r.patient for r in self.records if r.patient]
+        patients = self._column("patient_id")
+        each = Counter(filter(None, patients))
         signals = [r for r in self.records if isinstance(r, Record)]
         images = [r for r in self.records if isinstance(r, Picture)]
         described: dict[str, Any] = {
             "source": self.source,
             "records": len(self.records),
             "failed": len(self.failed),
-            "patients": len(set(patients)) if len(patients) == len(self.records) and patients else None,
+            "patients": len(each) if each and all(patients) else None,
+            "patients_known": {
+                "patients": len(each),
+                "records": each.total(),
+                "most": max(each.values(), default=0),
+            },
+            "others": self.others,
             "formats": dict(Counter(r.format for r in self.records).most_common()),
-            **(summary(images) if images else _signals(signals)),
+            **(summary(images, patients, self._column("split")) if images else _signals(signals)),
             "findings": dict(self.codes().most_common()),
         }
         if len(ages):
@@ -164,9 +177,12 @@ def _signals(records: list[Record]) -> dict[str, Any]:
     return found
 
 
-def find_records(folder: str | Path, room: Any = formats) -> tuple[list[str], list[tuple[str, str]]]:
+def find_records(
+    folder: str | Path, room: Any = formats, others: Counter[str] | None = None
+) -> tuple[list[str], list[tuple[str, str]]]:
     """Addresses of all records below a folder, sorted, and containers that could not be opened, with the
-    reason. room: who knows what a record is, ``formats`` for signals or ``formats.pictures``.
+    reason. room: who knows what a record is, ``formats`` for signals or ``formats.pictures``. others: counts the
+    suffixes of the files that are no record.
 
     Raises :class:`MedfmError` for a folder that does not exist or holds no record.
     """
@@ -175,7 +191,7 @@ def find_records(folder: str | Path, room: Any = formats) -> tuple[list[str], li
         raise MedfmError(f"folder not found: {folder}.")
     addresses: list[str] = []
     failed: list[tuple[str, str]] = []
-    others: Counter[str] = Counter()
+    others = Counter() if others is None else others
     for file in _walk(folder, failed):
         try:
             if not room.is_candidate(file):
@@ -224,8 +240,9 @@ def scan(source: str | Path, modality: Any, jobs: int = 1, progress: Progress | 
     room = room_of(modality)
     table = None
     failed: list[tuple[str, str]] = []
+    others: Counter[str] = Counter()
     if source.is_dir():
-        addresses, failed = find_records(source, room)
+        addresses, failed = find_records(source, room, others)
     elif is_table(source):
         # Patients are not needed to look at files; training asks for them.
         table = Manifest.from_frame(
@@ -244,7 +261,7 @@ def scan(source: str | Path, modality: Any, jobs: int = 1, progress: Progress | 
             failed.append(outcome)
         if progress:
             progress(done, len(addresses))
-    return ScanResult(str(source), tuple(records), tuple(failed), table)
+    return ScanResult(str(source), tuple(records), tuple(failed), table, dict(others.most_common()))
 
 
 def _read_all(
@@ -301,12 +318,3 @@ def _number(value: Any) -> bool:
         return bool(np.isfinite(float(value)))
     except (TypeError, ValueError):
         return False
-
-
-def _relative(path: str, folder: Path | None) -> str:
-    if folder is None:
-        return path
-    try:
-        return Path(path).resolve().relative_to(folder).as_posix()
-    except ValueError:
-        return str(Path(path).resolve())

@@ -10,11 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from medfm.data.dedup import SAME, alike, dhash, near_duplicates
+from medfm.data.dedup import SMALL, copies, dhash, reduced
 from medfm.formats import pictures
 from medfm.types import Finding
-
-SMALL = 32  # pixels a side of the reduction that two candidates are compared by
 
 
 @dataclass(frozen=True)
@@ -91,31 +89,23 @@ def inspect_picture(address: str, modality: Any) -> Picture:
         age=meta.get("age"),
         sex=meta.get("sex"),
         code=int(dhash([grey])[0]),
-        small=_reduced(grey).tobytes(),
+        small=reduced(grey).tobytes(),
     )
-
-
-def _reduced(grey: np.ndarray) -> np.ndarray:
-    """``[SMALL, SMALL]`` uint8 by the nearest block means; no picture is black."""
-    rows, columns = (np.linspace(0, n, SMALL + 1).astype(int) for n in grey.shape)
-    filled = np.nan_to_num(grey)
-    sums = np.add.reduceat(np.add.reduceat(filled, rows[:-1], axis=0), columns[:-1], axis=1)
-    area = np.maximum(np.diff(rows), 1)[:, None] * np.maximum(np.diff(columns), 1)[None]
-    return np.clip(np.rint(255 * sums / area), 0, 255).astype(np.uint8)
 
 
 def duplicates(records: Sequence[Picture]) -> list[tuple[str, str]]:
     """Pairs of records that show the same film: nearly the same hash, and the same picture once reduced."""
-    pairs, _ = near_duplicates(np.array([r.code for r in records], np.uint64))
-    if not len(pairs):
-        return []
-    small = np.stack([np.frombuffer(r.small, np.uint8).reshape(SMALL, SMALL) for r in records])
-    same = pairs[alike(small, pairs) > SAME]
-    return [(records[i].path, records[j].path) for i, j in same]
+    codes = np.array([r.code for r in records], np.uint64)
+    small = np.array([np.frombuffer(r.small, np.uint8) for r in records]).reshape(-1, SMALL, SMALL)
+    return [(records[i].path, records[j].path) for i, j in copies(codes, small)]
 
 
-def summary(records: Sequence[Picture]) -> dict[str, Any]:
-    """Sizes, depths, views, spacing and duplicates over all pictures."""
+def summary(records: Sequence[Picture], patients: Sequence[str], splits: Sequence[str]) -> dict[str, Any]:
+    """Sizes, depths, views, parts of the body, spacing and duplicates over all pictures.
+
+    patients, splits: one a picture, blank where unknown; duplicates of different ones are counted.
+    """
+    pairs = duplicates(records)
     rows, columns = np.array([r.rows for r in records]), np.array([r.columns for r in records])
     return {
         "pixels": {
@@ -125,8 +115,19 @@ def summary(records: Sequence[Picture]) -> dict[str, Any]:
         },
         "bits": {str(b): n for b, n in Counter(r.bits for r in records).most_common()},
         "photometric": dict(Counter(r.photometric for r in records).most_common()),
+        "body_parts": dict(Counter(r.body_part.upper() or "not stated" for r in records).most_common()),
         "views": dict(Counter(r.view for r in records).most_common()),
         "windowed_before": sum(r.windowed for r in records),
         "spacing": dict(Counter(r.spacing_plane or "not stated" for r in records).most_common()),
-        "duplicates": duplicates(records),
+        "duplicates": pairs,
+        "duplicates_across": {
+            "patients": _across(pairs, records, patients),
+            "splits": _across(pairs, records, splits),
+        },
     }
+
+
+def _across(pairs: list[tuple[str, str]], records: Sequence[Picture], groups: Sequence[str]) -> int:
+    """How many pairs lie in two known groups."""
+    group = {record.path: name for record, name in zip(records, groups)}
+    return sum(bool(group[a] and group[b]) and group[a] != group[b] for a, b in pairs)

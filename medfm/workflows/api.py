@@ -128,3 +128,10 @@ def predict(source: str | Path, *, model: str | Path, output: str | Path, **sett
     from medfm.workflows.predict import predict as workflow
 
     return workflow(str(source), str(model), str(output), **settings)
+
+
+def dedup(source: str | Path, *, output: str | Path = "keep.csv", **settings: Any) -> dict[str, Any]:
+    """Find redundant pictures of a folder or table and write a list of those to keep, as CSV."""
+    from medfm.workflows.dedup import dedup as workflow
+
+    return workflow(str(source), str(output), **settings)

@@ -1,4 +1,4 @@
-"""The difference hash by hand, and near-duplicates against a plain double loop."""
+"""The difference hash by hand; near-duplicates and copies against a plain double loop."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from PIL import Image
 from scipy.ndimage import zoom
 from xray_pictures import chest
 
-from medfm.data.dedup import SAME, alike, dhash, distinct, hamming, near_duplicates
+from medfm.data.dedup import SAME, SHARP, alike, copies, dhash, hamming, near_duplicates, reduced
 
 
 def test_bits_by_hand():
@@ -76,11 +76,68 @@ def test_alike_tells_a_copy_from_a_neighbour():
     assert score[1] == pytest.approx(np.corrcoef(film.ravel(), neighbour.ravel())[0, 1], abs=1e-5)
 
 
-def test_distinct_keeps_one_of_each_group_in_order():
-    codes = np.array([0, 1, 0b1111111, 0b11, 0xFF << 40, (0xFF << 40) + 1], np.uint64)
-    assert distinct(codes, 2).tolist() == [0, 2, 4]
-    assert distinct(codes, 0).tolist() == [0, 1, 2, 3, 4, 5]
-    kept = distinct(np.random.default_rng(0).integers(0, 2**16, 300, dtype=np.uint64), 3)
-    codes = np.random.default_rng(0).integers(0, 2**16, 300, dtype=np.uint64)
-    far = hamming(codes[kept][:, None], codes[kept][None]) + 64 * np.eye(len(kept), dtype=int)
-    assert far.min() > 3 and hamming(codes[:, None], codes[kept][None]).min(axis=1).max() <= 3
+def test_reductions_are_block_means_and_no_picture_is_black():
+    x = np.random.default_rng(0).random((64, 96)).astype(np.float32)
+    blocks = x.reshape(32, 2, 32, 3).mean(axis=(1, 3))
+    assert np.array_equal(reduced(x), np.rint(255 * blocks).astype(np.uint8))
+    x[:4] = np.nan
+    assert not reduced(x)[:2].any() and reduced(x)[2:].any() and reduced(x[:20, :20]).shape == (32, 32)
+
+
+def pairs_of_every_kind() -> list[np.ndarray]:
+    """Seven pictures ``[64, 64]`` of coarse noise: for each condition of a copy there are two that miss it alone."""
+    rng = np.random.default_rng(0)
+
+    def noise(side: int = 32) -> np.ndarray:
+        return np.kron(rng.random((side, side)), np.ones((64 // side, 64 // side)))
+
+    film, down, right = noise(), np.linspace(0, 1, 64)[:, None], np.linspace(1, 0, 64)[None]
+    corner = np.zeros((64, 64))
+    corner[:16, :16] = noise()[:16, :16]
+    return [
+        film * 0.3,
+        film * 0.3 + rng.normal(0, 0.003, film.shape),  # a copy of the first
+        film * 0.3 + 0.7 * down,  # its edges and its hash, but not its grey
+        right * 0.9 + 0.1 * noise(),
+        right * 0.9 + 0.1 * noise(),  # grey and hash of the one before, and other edges
+        corner + 1e-4 * noise(8),
+        corner + 1e-4 * noise(8),  # grey and edges of the one before, and in the dark another hash
+    ]
+
+
+@pytest.mark.parametrize("block", [2, 512])
+def test_copies_equal_a_double_loop(monkeypatch, block):
+    monkeypatch.setattr("medfm.data.dedup.BLOCK", block)
+    films = pairs_of_every_kind()
+    codes, small = dhash(films), np.stack([reduced(f) for f in films])
+    grey = small.astype(float)
+    edges = [np.r_[np.diff(g, axis=0).ravel(), np.diff(g, axis=1).ravel()] for g in grey]
+    met = {}
+    for i in range(7):
+        for j in range(i + 1, 7):
+            bits = bin(int(codes[i]) ^ int(codes[j])).count("1")
+            whole = np.corrcoef(grey[i].ravel(), grey[j].ravel())[0, 1]
+            sharp = np.corrcoef(edges[i], edges[j])[0, 1]
+            assert alike(small, np.array([[i, j]]), edges=True)[0] == pytest.approx(sharp, abs=1e-5)
+            met[i, j] = (bits <= 6, bool(whole > SAME), bool(sharp > SHARP))
+    assert [pair for pair, each in met.items() if all(each)] == [(0, 1)] and copies(
+        codes, small
+    ).tolist() == [[0, 1]]
+    assert [met[pair] for pair in ((0, 2), (3, 4), (5, 6))] == [
+        (True, False, True),
+        (True, True, False),
+        (False, True, True),
+    ]
+    assert copies(codes[:0], small[:0]).shape == (0, 2)
+
+
+def test_copies_by_what_happens_to_films():
+    """Recompressed, made smaller, another gamma, another window: still one film. Another posture is another one."""
+    rng = np.random.default_rng(0)
+    film, other = (
+        0.6 * chest(300, 240) + 0.4 * np.kron(rng.random((6, 5)), np.ones((50, 48))) for _ in range(2)
+    )
+    same = [zoom(film, 0.4, order=1), film**1.3, np.round(film * 40) / 40, np.clip(film * 1.2 - 0.05, 0, 1)]
+    everything = [film, *same, other, np.roll(film, 12, axis=1)]
+    pairs = copies(dhash(everything), np.stack([reduced(f) for f in everything]))
+    assert {tuple(p) for p in pairs.tolist()} == {(i, j) for i in range(5) for j in range(i + 1, 5)}

@@ -95,6 +95,22 @@ def test_batches_are_a_function_of_seed_and_step(tmp_path):
     assert seen == list(range(10, 20)), "one epoch sees every picture once"
 
 
+def test_two_views_of_each_picture(tmp_path):
+    modality = Xray(size=GRID, normalise="none")
+    mixture = Mixture([_store(tmp_path, "a", 10.0)])
+    asked = {"seed": 3, "augment": ("contrast", "noise"), "views": 2}
+    full = list(ImageBatches(mixture, modality, 4, stop=4, **asked))
+    rest = list(ImageBatches(mixture, modality, 4, start=3, stop=4, **asked))
+    assert torch.equal(full[3].views["views"], rest[0].views["views"])
+    views = full[3].views["views"]
+    assert views.shape == (4, 2, 1, *GRID) and views.dtype == torch.float32
+    # Grey pictures of one value: the record is as it lies in the store, and its views are darker or brighter.
+    assert (full[3].x.amax((1, 2, 3)) == full[3].x.amin((1, 2, 3))).all()
+    grey = views.mean((2, 3, 4))
+    assert (grey[:, 0] - grey[:, 1]).abs().min() > 1e-3
+    assert not torch.equal(views, full[2].views["views"])
+
+
 def test_mixtures_and_targets(tmp_path):
     stores = [_store(tmp_path, "a", 10.0), _store(tmp_path, "b", 60.0)]
     target = np.arange(10, dtype=np.float32)[:, None]

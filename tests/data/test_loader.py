@@ -100,3 +100,41 @@ def test_targets_follow_their_records_and_are_unknown_for_the_other_store(tmp_pa
     np.testing.assert_allclose(batch.target[first, 1], -np.round(value[first] - 100))
     assert torch.isnan(batch.target[~first]).all()
     assert SignalBatches(Mixture(stores, [1, 1]), Plain(), 4, stop=9).batch(0).target is None
+
+
+def test_views_are_drawn_apart_and_again_the_same(mixture):
+    asked = {"seed": 3, "stop": 6, "augment": ("noise",), "views": 2}
+    batch = SignalBatches(mixture, Plain(), 5, **asked).batch(4)
+    assert batch.views["views"].shape == (5, 2, 2, 20) and batch.views["views"].dtype == torch.float32
+    plain = SignalBatches(mixture, Plain(), 5, seed=3, stop=6).batch(4)
+    assert torch.equal(batch.x, plain.x) and not plain.views
+    # Each is the record and one number more, another for every record and view.
+    added = (batch.views["views"] - batch.x[:, None]).mean((2, 3))
+    torch.testing.assert_close(
+        batch.views["views"], batch.x[:, None] + added[:, :, None, None], atol=1e-4, rtol=0
+    )
+    assert len(set(added.flatten().round(decimals=4).tolist())) == 10
+    again = next(iter(SignalBatches(mixture, Plain(), 5, start=4, **asked)))
+    assert torch.equal(batch.views["views"], again.views["views"])
+    others = (SignalBatches(mixture, Plain(), 5, **{**asked, "seed": 4}).batch(4), *[
+        SignalBatches(mixture, Plain(), 5, **asked).batch(5),
+        SignalBatches(mixture, Plain(), 5, rank=1, world=2, **asked).batch(4),
+    ])  # fmt: skip
+    for other in others:
+        moved = (other.views["views"] - other.x[:, None]).mean((2, 3))
+        assert not torch.isin(moved.round(decimals=4), added.round(decimals=4)).any()
+    assert batch.to("cpu").views["views"].shape == (5, 2, 2, 20)
+
+
+def test_a_lead_that_a_view_drops_is_missing_there_alone(mixture):
+    class Dropping(Plain):
+        def augment_batch(self, x, present, rng, names):
+            x, present = x.copy(), present.copy()
+            present[np.arange(len(x)), rng.integers(0, 2, len(x))] = False
+            x[~present] = np.nan
+            return x, present
+
+    batch = SignalBatches(mixture, Dropping(), 12, stop=1, augment=("drop",), views=2).batch(0)
+    assert batch.present.all() and not torch.isnan(batch.x).any()
+    missing = torch.isnan(batch.views["views"]).all(3)
+    assert (missing.sum(2) == 1).all() and not torch.equal(missing[:, 0], missing[:, 1])
