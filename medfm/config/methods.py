@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from medfm.config.base import Entry, Settings
 
@@ -104,11 +104,70 @@ class SparKSettings(Settings):
         ge=0,
         description="weight of learning what the simulator knows, on simulated records; 0 is the paper",
     )
+    truths_keep: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="share of the cells, drawn anew, that the truths are read from; 1: whole records, as in use; None: "
+        "those that are visible anyway",
+    )
     augment: tuple[str, ...] = Field((), description="label-safe augmentations of the modality")
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class MoCoSettings(Settings):
+    """Momentum contrast. Defaults are those of MoCo v3 with a ViT (Chen, Xie and He, arXiv 2104.02057), views aside."""
+
+    name: Literal["moco"] = "moco"
+    queue: int = Field(
+        0,
+        ge=0,
+        description="keys of past steps to compare with, and no batch norm in the heads (v2: 65536); 0: the other "
+        "records of the batch, and batch norm (v3)",
+    )
+    projector: tuple[PositiveInt, ...] = Field(
+        (4096, 4096, 256), min_length=1, description="widths of its layers; v2: the backbone's width, 128"
+    )
+    predictor: tuple[PositiveInt, ...] = Field((4096, 256), description="widths of its layers; [] is none")
+    temperature: float = Field(0.2, gt=0)
+    momentum: tuple[Share, Share] = Field(
+        (0.99, 1.0), description="of the key network, first and last step, half a cosine; v2: [.999, .999]"
+    )
+    augment: tuple[str, ...] = Field(
+        ("crop", "rotation", "contrast", "gamma", "blur", "noise"),
+        min_length=1,
+        description="augmentations of the modality in which two views of a record differ; these are a radiograph's",
+    )
+
+    @model_validator(mode="after")
+    def _widths(self) -> MoCoSettings:
+        if self.predictor and self.predictor[-1] != self.projector[-1]:
+            raise ValueError(
+                f"predictor ends with {self.predictor[-1]} and projector with {self.projector[-1]}: queries and keys are "
+                "to be of one width"
+            )
+        return self
+
+    def refuse(self, batch_size: int) -> str:
+        """Why batches of this size cannot be learned from; empty where they can."""
+        if not self.queue and batch_size < 2:
+            return (
+                "trainer.batch_size=1 leaves method moco no other record to tell this one from; set 2 or more, or "
+                "method.queue"
+            )
+        if self.queue and self.queue < 2 * batch_size:
+            return (
+                f"method.queue={self.queue} does not hold the {2 * batch_size} keys of one step; raise it, or lower "
+                "trainer.batch_size"
+            )
+        return ""
 
 
 METHODS: dict[str, Entry] = {
     "ecg_jepa": Entry(ECGJEPASettings, "medfm.pretraining.ecg_jepa:ECGJEPA"),
     "mae": Entry(MAESettings, "medfm.pretraining.mae:MAE"),
     "spark": Entry(SparKSettings, "medfm.pretraining.spark:SparK"),
+    "moco": Entry(MoCoSettings, "medfm.pretraining.moco:MoCo"),
 }

@@ -37,6 +37,8 @@ PANELS = (
             "truth_loss": "of simulated truths",
         },
     ),
+    ("Cosine similarity", {"positive_similarity": "own view", "negative_similarity": "other records"}),
+    ("Own view found", {"own_key_found": "share of the records"}),
     ("Learning rate", {"lr": "learning rate"}),
     (
         "Deviation over records",
@@ -219,12 +221,18 @@ def ecg_mask(
 
 
 def picture_masks(x: np.ndarray, seen: np.ndarray, guess: np.ndarray) -> Figure:
-    """Each picture beside what was seen of it and what was made of that; all ``[n, C, H, W]``, NaN: hidden.
+    """Each picture beside what was seen of it and what was made of that; all ``[n, C, H, W]``, NaN: hidden."""
+    return picture_rows((x, seen, guess), ("Picture", "What was seen", "Hidden parts guessed"))
 
-    One grey scale a picture; three channels are drawn as their mean."""
-    figure = new_figure(WIDTH, 0.3 + len(x) * WIDTH / 3.2 * x.shape[2] / x.shape[3])
-    grid = figure.subplots(len(x), 3, squeeze=False)
-    for row, pictures in zip(grid, zip(x, seen, guess)):
+
+def picture_rows(columns: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
+    """Pictures ``[n, C, H, W]`` side by side, a row each; the first one gives the grey scale of its row, NaN shows the
+    ground, and three channels are drawn as their mean."""
+    x = columns[0]
+    wide = WIDTH / (len(columns) + 0.2)
+    figure = new_figure(WIDTH, 0.3 + len(x) * wide * x.shape[2] / x.shape[3])
+    grid = figure.subplots(len(x), len(columns), squeeze=False)
+    for row, pictures in zip(grid, zip(*columns)):
         low, high = float(np.nanmin(pictures[0])), float(np.nanmax(pictures[0]))
         for axes, picture in zip(row, pictures):
             grey = np.ma.masked_invalid(picture.mean(0))  # what is hidden shows the ground
@@ -232,8 +240,25 @@ def picture_masks(x: np.ndarray, seen: np.ndarray, guess: np.ndarray) -> Figure:
             axes.set(xticks=[], yticks=[], facecolor=HIDDEN)
             for spine in axes.spines.values():
                 spine.set_visible(False)
-    for axes, title in zip(grid[0], ("Picture", "What was seen", "Hidden parts guessed")):
+    for axes, title in zip(grid[0], titles):
         axes.set_title(title, fontsize=FONT_SIZE - 0.5, color=INK)
+    return figure
+
+
+def signal_views(views: np.ndarray, *, fs: float, channels: Sequence[str]) -> Figure:
+    """Views ``[V, C, T]`` of a record over each other, channel by channel (any unit; NaN is a gap). fs in Hz."""
+    figure = new_figure(WIDTH, 0.8 + 0.46 * len(channels))
+    axes = style(figure.subplots(), "Time (s)", "", grid="none")
+    spread = float(np.nanpercentile(np.abs(views), 99.5)) if np.isfinite(views).any() else 1.0
+    step = 1.3 * spread or 1.0
+    time = np.arange(views.shape[2]) / fs
+    for c in range(len(channels)):
+        for v, view in enumerate(views):
+            label = f"view {v + 1}" if c == 0 else None
+            drawn = np.clip(view[c], -2 * spread, 2 * spread) - c * step
+            axes.plot(time, drawn, color=colour(v), linewidth=0.7, label=label)
+    axes.set(xlim=(0, time[-1]), yticks=[-c * step for c in range(len(channels))], yticklabels=channels)
+    legend_below(axes)
     return figure
 
 

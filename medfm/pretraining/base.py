@@ -43,7 +43,12 @@ class Method(pl.LightningModule):
     # What ``step`` logs that metrics.csv has a column for: parts of the loss, and rates that follow a schedule.
     losses: ClassVar[tuple[str, ...]] = ()
     rates: ClassVar[tuple[str, ...]] = ()
-    # Sentences of the report: what was hidden and guessed, and what to do about a collapse.
+    # What data.reduce=auto means: "hash" where negatives that show the same do harm, as in contrastive methods.
+    reduction: ClassVar[str] = "none"
+    # Whether hidden values themselves are predicted (``patches``, ``masks``, ``predict``), so that an error can be shown.
+    reconstructs: ClassVar[bool] = False
+    # Words of the report: what was hidden and guessed, and what to do about a collapse.
+    title: ClassVar[str] = "What the model had to guess"
     guess: ClassVar[str] = (
         "Parts of each record were hidden, and the network guessed their values from the rest. The loss is the squared "
         "error of that guess: it falls as details are learned, and says little of how useful the features are."
@@ -147,8 +152,7 @@ class Method(pl.LightningModule):
             {"params": [p for p in trained if id(p) in weights], "decayed": True},
             {"params": [p for p in trained if id(p) not in weights], "decayed": False},
         ]
-        # On a CPU the fused step is several times faster than the loop. On a GPU the default is as fast, and
-        # Lightning cannot clip gradients of a fused optimiser in half precision.
+        # On a CPU the fused step is several times faster than the loop; on a GPU the default is as fast.
         fused = all(p.device.type == "cpu" for p in trained)
         optimizer = torch.optim.AdamW(
             [g for g in groups if g["params"]],
@@ -166,6 +170,18 @@ class Method(pl.LightningModule):
         for group in optimizer.param_groups:
             group["lr"] = self.schedule.lr(self.global_step)
             group["weight_decay"] = self.weight_decay if group["decayed"] else 0.0
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """By the norm of all gradients. Lightning's own way refuses a fused optimiser in half precision, because its scaler
+        may not have been undone yet; a fused one is used on a CPU alone, where nothing is scaled.
+        """
+        if gradient_clip_val:
+            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from medfm.backbones.attention import take
-from medfm.backbones.patches import known_values, unpatchify
+from medfm.backbones.patches import known_values, masked_error, patchify, standardised, unpatchify
 from medfm.types import Batch
 
 
@@ -87,3 +88,44 @@ def reconstructions(method: Any, batch: Batch) -> tuple[np.ndarray, np.ndarray, 
     whole = patches.scatter(1, index, guess.to(patches.dtype))
     x, seen, whole = (unpatchify(p, grid, method.patch).float().cpu().numpy() for p in (patches, seen, whole))
     return x, seen, whole, borrowed
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Mean squared errors over hidden values, in the method's own terms: of the network, of values interpolated from
+    the visible ones, and of one constant (with normalised patches 0, their mean). ``normalised``: each patch was compared
+    less its mean and over its deviation, of the interpolation likewise.
+    """
+
+    network: float
+    interpolation: float
+    constant: float
+    normalised: bool
+
+
+@torch.no_grad()
+def reconstruction_error(
+    method: Any, batch: Batch, fill: Callable[[np.ndarray], np.ndarray]
+) -> Reconstruction:
+    """For methods that predict the values of ``patches``. ``fill``: ``[B, C, *S]`` with NaN where hidden to the same
+    without NaN.
+    """
+    patches = method.patches(batch)
+    visible, masked = method.masks(*patches.shape[:2])
+    known = known_values(batch.present, patches.shape[2])
+    guess, targets = method.predict(patches, visible, masked, known=known)
+    hidden = take(patches, masked)
+    normalised = not torch.equal(targets, hidden)
+    index = masked[..., None].expand(-1, -1, patches.shape[2])
+    grid = [s // p for s, p in zip(batch.x.shape[2:], method.patch)]
+    seen = unpatchify(patches.scatter(1, index, torch.nan), grid, method.patch)
+    filled = torch.from_numpy(fill(seen.float().cpu().numpy())).to(patches.device)
+    by_fill = take(patchify(filled, method.patch), masked)
+    by_fill = standardised(by_fill, known) if normalised else by_fill
+    total = known.sum() * targets.shape[1]
+    constant = (targets.float() * known).sum() / total.clamp_min(1)
+
+    def error(values: Tensor) -> float:
+        return float(masked_error(values, targets, known))
+
+    return Reconstruction(error(guess), error(by_fill), error(constant.expand_as(targets)), normalised)

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -36,7 +35,7 @@ from medfm.pretraining import diagnostics, momentum
 from medfm.pretraining.base import Method
 from medfm.pretraining.masking import interval_masks
 from medfm.pretraining.truths import TruthHead
-from medfm.types import Batch, ConfigError, Truths, ViewSpec
+from medfm.types import Batch, Truths, ViewSpec
 
 
 class Predictor(nn.Module):

@@ -40,7 +40,7 @@ class MAE(Method):
     """Encoder = the backbone given, which is what is exported; the decoder is left behind."""
 
     needs, ranks = Tokens, (1, 2, 3)
-    losses = ("mae_loss", "truth_loss")
+    losses, reconstructs = ("mae_loss", "truth_loss"), True
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ map. Each hidden cell is predicted normalised by its own mean and deviation: pre
 network is kept from hidden positions stands in :mod:`medfm.backbones.visible`; what is exported is the network as it
 was given, with weights that a plain one takes. Batch statistics, also the running ones, are of visible positions.
 ``truths`` is ours (:mod:`medfm.pretraining.truths`): on simulated records a linear head also reads what the simulator
-measured, from the coarsest map's visible positions.
+measured, from the coarsest map's visible positions or from whole records.
 
 B batch, N cells, K visible, M = N - K hidden, P values a cell.
 """
@@ -21,7 +21,7 @@ import math
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from medfm.backbones.attention import take
 from medfm.backbones.base import Backbone, Pyramid
@@ -32,6 +32,7 @@ from medfm.backbones.patches import (
     patchify,
     silenced,
     standardised,
+    unpatchify,
 )  # fmt: skip
 from medfm.backbones.visible import Cells, VisibleNetwork
 from medfm.config.methods import SparKSettings
@@ -51,7 +52,7 @@ class SparK(Method):
     """
 
     needs, ranks = Pyramid, (1, 2, 3)
-    losses = ("spark_loss", "truth_loss")
+    losses, reconstructs = ("spark_loss", "truth_loss"), True
 
     def __init__(
         self,
@@ -72,8 +73,11 @@ class SparK(Method):
         self.decoder = PyramidDecoder(
             network.widths, network.strides, settings.decoder_dim, backbone.in_channels
         )
-        self.truths_weight = settings.truths
+        self.truths_weight, self.truths_keep = settings.truths, settings.truths_keep
         self.truth_head = TruthHead.wanted(settings.truths, backbone.dim, truths)
+        if backbone.rank == 2:
+            # Visible cells are cut with channels last; convolutions of whole pictures are a third faster so, too.
+            cast(nn.Module, self).to(memory_format=torch.channels_last)
 
     @property
     def view_spec(self) -> ViewSpec:
@@ -109,17 +113,32 @@ class SparK(Method):
         logs: dict[str, Any] = {"visible": visible.shape[1] / patches.shape[1]}
         if self.truth_head is None:
             return loss, logs
-        truth_loss = self.truth_loss(maps[-1], batch.target)
+        truth_loss = self.truth_loss(patches, maps[-1], batch.target, cells.grid)
         return loss + self.truths_weight * truth_loss, {**logs, "spark_loss": loss, "truth_loss": truth_loss}
 
-    def truth_loss(self, coarsest: Tensor, target: Tensor | None) -> Tensor:
-        """Of the records whose truths are known, read from the visible cells' coarsest map ``[B * K, D, *s]``."""
+    def truth_loss(
+        self, patches: Tensor, coarsest: Tensor, target: Tensor | None, grid: tuple[int, ...]
+    ) -> Tensor:
+        """Of the records whose truths are known: read from the coarsest map ``[B * K, D, *s]`` of the visible cells, or
+        with ``truths_keep`` from that of other cells, at 1 of the whole records.
+        """
         assert self.truth_head is not None
         rows = self.truth_head.known(target)
         if target is None or rows is None:
             return self.truth_head.idle()
-        seen = coarsest.unflatten(0, (len(target), -1)).flatten(3).transpose(2, 3).flatten(1, 2)
-        return self.truth_head.loss(seen[rows], target[rows])
+        if self.truths_keep is None:
+            seen = coarsest.unflatten(0, (len(target), -1))[rows].transpose(1, 2).flatten(2)
+        elif self.truths_keep == 1:
+            x = unpatchify(patches[rows], grid, self.stride)
+            x = x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+            seen = cast(Pyramid, self.backbone).pyramid(x)[-1].flatten(2)
+        else:
+            count = min(max(round(self.truths_keep * math.prod(grid)), 2), math.prod(grid) - 1)
+            index = torch.from_numpy(random_masks(self.rng(1), len(rows), math.prod(grid), count)[0])
+            index = index.to(patches.device, non_blocking=True)
+            part = self.maps(take(patches[rows], index), Cells(index, grid))[-1]
+            seen = part.unflatten(0, (len(rows), -1)).transpose(1, 2).flatten(2)
+        return self.truth_head.loss(seen.transpose(1, 2), target[rows])
 
     def patches(self, batch: Batch) -> Tensor:
         """All cells ``[B, N, P]``; absent channels and NaN are zero."""

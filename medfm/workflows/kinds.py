@@ -58,13 +58,17 @@ PICTURES = Reading(
 class Kind:
     """plural: what its records are called. corpus: settings, modality, root, jobs, progress -> store. floors: features
     without a network that a probe compares with, by name. mask: modality, method, batch -> the report's figure of what
-    was hidden, and its caption. preprocessing: of a card. target: a label of its synthetic corpus. citations: of its generator."""
+    was hidden, and its caption. views: modality, batch -> the figure of records and two views of each, and its caption.
+    record: modality, x [C, *S] in its unit, heat [*grid] or None, steps of a heat's cell -> the figure of one record.
+    preprocessing: of a card. target: a label of its synthetic corpus. citations: of its generator."""
 
     reading: Reading
     plural: str
     corpus: Callable[..., Any]
     floors: Mapping[str, Callable[[np.ndarray, Any], np.ndarray]]
     mask: Callable[[Any, Any, Batch], tuple[Any, str]]
+    views: Callable[[Any, Batch], tuple[Any, str]]
+    record: Callable[[Any, np.ndarray, np.ndarray | None, Sequence[int]], Any]
     preprocessing: Callable[[Any], str]
     target: str
     citations: tuple[str, ...] = ()
@@ -98,6 +102,37 @@ def _picture_mask(modality: Any, method: Any, batch: Batch) -> tuple[Any, str]:
             "; each hidden part has its true brightness and contrast, which the network is not asked for"
         )
     return training_figures.picture_masks(*pictures), caption
+
+
+def _ecg_views(modality: Any, batch: Batch) -> tuple[Any, str]:
+    from medfm.evaluation import training_figures
+
+    figure = training_figures.signal_views(
+        batch.views["views"][0].numpy(), fs=1.0 / modality.spacing[0], channels=modality.channels
+    )
+    return figure, "Two views of a record, over each other"
+
+
+def _picture_views(modality: Any, batch: Batch) -> tuple[Any, str]:
+    from medfm.evaluation import training_figures
+
+    first, second = batch.views["views"][:SHOWN].numpy().swapaxes(0, 1)
+    figure = training_figures.picture_rows(
+        (batch.x[:SHOWN].numpy(), first, second), ("Picture", "One view", "Another view")
+    )
+    return figure, "Pictures and two views of each, which the network is to bring together"
+
+
+def _ecg_record(modality: Any, x: np.ndarray, heat: np.ndarray | None, cell: Sequence[int]) -> Any:
+    from medfm.modalities import ecg_paper
+
+    return ecg_paper.draw_prepared(x, modality, heat, cell)
+
+
+def _picture_record(modality: Any, x: np.ndarray, heat: np.ndarray | None, cell: Sequence[int]) -> Any:
+    from medfm.evaluation import heat_figures
+
+    return heat_figures.picture_heat(x, heat, cell)
 
 
 def _ecg_words(modality: Any) -> str:
@@ -139,9 +174,28 @@ def _xray_words(modality: Any) -> str:
 
 
 KINDS: dict[str, Kind] = {
-    "ecg": Kind(SIGNALS, "ECGs", corpora.ecg_store, floors.ECG, _ecg_mask, _ecg_words, "afib", ("ecgsyn",)),
+    "ecg": Kind(
+        SIGNALS,
+        "ECGs",
+        corpora.ecg_store,
+        floors.ECG,
+        _ecg_mask,
+        _ecg_views,
+        _ecg_record,
+        _ecg_words,
+        "afib",
+        ("ecgsyn",),
+    ),
     "xray": Kind(
-        PICTURES, "radiographs", corpora.xray_store, floors.PICTURE, _picture_mask, _xray_words, "effusion"
+        PICTURES,
+        "radiographs",
+        corpora.xray_store,
+        floors.PICTURE,
+        _picture_mask,
+        _picture_views,
+        _picture_record,
+        _xray_words,
+        "effusion",
     ),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 
@@ -267,3 +268,26 @@ def test_it_learns_what_can_be_known_from_the_visible_patches():
         loss.backward()
         optimizer.step()
     assert float(loss.detach()) < 0.1
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_gradients_are_clipped_in_either_precision(precision):
+    method, norms = make(), []
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, trainer, module, *_):
+            norms.append(float(torch.stack([p.grad.norm() for p in module.parameters()]).norm()))
+
+    trainer = pl.Trainer(
+        max_steps=2,
+        accelerator="cpu",
+        precision=precision,
+        gradient_clip_val=1e-3,
+        callbacks=[Watch()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(method, torch.utils.data.DataLoader([batch(), batch()], batch_size=None))
+    assert norms == pytest.approx([1e-3] * 2, rel=1e-2)

@@ -8,7 +8,7 @@ import torch
 
 from medfm.backbones.attention import take
 from medfm.backbones.patches import patchify, standardised
-from medfm.pretraining.diagnostics import reconstructions
+from medfm.pretraining.diagnostics import reconstruction_error, reconstructions
 from medfm.types import Batch
 
 HIDDEN = torch.tensor([[1, 2, 5], [0, 3, 4]])
@@ -55,3 +55,25 @@ def test_what_is_seen_and_what_is_guessed_stand_in_their_places(norm):
             else:
                 np.testing.assert_array_equal(seen[at], x[at])
                 np.testing.assert_array_equal(whole[at], x[at])
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_errors_of_network_interpolation_and_constant(norm):
+    x = torch.randn(2, 1, 8, 15, generator=torch.Generator().manual_seed(3))
+    batch = Batch(x, torch.ones(2, 1, dtype=torch.bool))
+    shown = {}
+
+    def fill(seen):
+        shown["seen"] = seen
+        return np.where(np.isnan(seen), 3.0 * x.numpy() + 1.0, seen)  # right up to gain and offset
+
+    error = reconstruction_error(Guesser(norm), batch, fill)
+    hidden = take(patchify(x, (4, 5)), HIDDEN)
+    targets = standardised(hidden) if norm else hidden
+    assert error.normalised == norm
+    assert error.network == pytest.approx(float((2 * targets).square().mean()), rel=1e-5)
+    assert error.constant == pytest.approx(float(targets.var(correction=0)), rel=1e-4)
+    expected = 0.0 if norm else float((2 * hidden + 1).square().mean())
+    assert error.interpolation == pytest.approx(expected, abs=1e-5, rel=1e-5)
+    visible = take(patchify(torch.from_numpy(shown["seen"]), (4, 5)), VISIBLE)
+    assert not visible.isnan().any() and np.isnan(shown["seen"]).sum() == hidden.numel()

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from medfm.backbones.base import build
 from medfm.backbones.vit import ViT
-from medfm.config.methods import ECGJEPASettings
+from medfm.config.methods import ECGJEPASettings, MAESettings, SparKSettings
 from medfm.config.run import OptimSettings
 from medfm.pretraining.ecg_jepa import ECGJEPA
+from medfm.pretraining.mae import MAE
+from medfm.pretraining.spark import SparK
 from medfm.pretraining.truths import TruthHead
 from medfm.types import Batch, ConfigError, Truths
 
@@ -133,3 +136,70 @@ def test_the_encoder_learns_to_measure():
         return 1 - np.var(level[128:] - z[128:] @ fit) / np.var(level[128:])
 
     assert explained(m.encoder) > max(0.7, explained(method().encoder) + 0.1)
+
+
+def masked_method(name, weight=4.0, **settings):
+    torch.manual_seed(0)
+    if name == "mae":
+        backbone = ViT(
+            rank=2, in_channels=3, input_size=(16, 16), patch=(4, 4), dim=16, depth=2, heads=2, registers=1
+        )
+        options = MAESettings(
+            mask=0.5, truths=weight, decoder=None, decoder_dim=8, decoder_depth=1, decoder_heads=1, **settings
+        )
+        return MAE(backbone, options, OptimSettings(), 50, 0, KNOWN).train()
+    backbone = build({"name": "regnetx_002", "in_channels": 3, "input_size": (64, 96)})
+    return SparK(
+        backbone, SparKSettings(truths=weight, decoder_dim=8, **settings), OptimSettings(), 50, 0, KNOWN
+    ).eval()
+
+
+def pictures(method, target):
+    x = torch.randn(
+        len(target), 3, *method.backbone.config()["input_size"], generator=torch.Generator().manual_seed(1)
+    )
+    return Batch(
+        x, torch.ones(len(target), 3, dtype=torch.bool), None if target is None else torch.tensor(target)
+    )
+
+
+@pytest.mark.parametrize("name", ["mae", "spark"])
+def test_pictures_are_taught_from_what_is_visible(name):
+    m = masked_method(name)
+    b = pictures(m, [[0.5, 1.0], [NAN, NAN], [-1.0, NAN]])
+    x = b.x.clone().requires_grad_()
+    loss, logs = m.step(Batch(x, b.present, b.target))
+    assert float(loss.detach()) == pytest.approx(
+        float(logs[f"{name}_loss"] + 4 * logs["truth_loss"]), rel=1e-5
+    )
+    logs["truth_loss"].backward()
+    hidden = m.masks(3, m.patches(b).shape[1])[1]
+    each = m.patches(Batch(x.grad, b.present)).abs().sum(2)
+    assert float(each.gather(1, hidden).max()) == 0  # nothing hidden is read
+    assert float(each[1].max()) == 0 < float(each[0].max()) and float(each[2].max()) > 0
+
+
+@pytest.mark.parametrize("name,keep", [("mae", 0.5), ("spark", 0.5), ("spark", 1.0)])
+def test_pictures_are_taught_from_a_share_of_their_own(name, keep):
+    m = masked_method(name, truths_keep=keep)
+    b = pictures(m, [[0.5, 1.0], [NAN, NAN]])
+    x = b.x.clone().requires_grad_()
+    truth_loss = m.step(Batch(x, b.present, b.target))[1]["truth_loss"]
+    truth_loss.backward()
+    each = m.patches(Batch(x.grad, b.present)).abs().sum(2)
+    assert (each[0] > 0).sum() == round(keep * each.shape[1]) and float(each[1].max()) == 0
+    if keep == 1:  # then it is the network as it will be used
+        tokens = m.backbone(b.x[:1]).maps[-1].flatten(2).transpose(1, 2)
+        assert float(truth_loss.detach()) == pytest.approx(
+            float(m.truth_head.loss(tokens, b.target[:1]).detach()), rel=1e-4
+        )
+
+
+@pytest.mark.parametrize("name,keep", [("mae", None), ("mae", 0.5), ("spark", None), ("spark", 1.0)])
+def test_pictures_of_patients_alone_give_the_papers_loss(name, keep):
+    m, plain = masked_method(name, truths_keep=keep), masked_method(name, 0.0)
+    b = pictures(m, [[NAN, NAN], [NAN, NAN]])
+    loss = m.step(b)[0]
+    assert float(loss.detach()) == pytest.approx(float(plain.step(b)[0].detach()), rel=1e-6)
+    loss.backward()
+    assert all(p.grad is not None and p.grad.abs().max() == 0 for p in m.truth_head.parameters())
