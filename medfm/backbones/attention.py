@@ -53,6 +53,11 @@ class Attention(nn.Module):
         q, k, v = qkv.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         return self._attend(q, k, v)
 
+    def weights(self, x: Tensor) -> Tensor:
+        """What :meth:`forward` weighs values by, ``[B, H, N, N]``: row i sums to one over the keys of query i."""
+        q, k, _ = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return (q @ k.transpose(2, 3) / q.shape[3] ** 0.5).softmax(3)
+
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         out = F.scaled_dot_product_attention(q, k, v)
         return self.proj(out.transpose(1, 2).flatten(2))

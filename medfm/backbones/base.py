@@ -10,7 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from medfm.types import Features
+from medfm.backbones.attention import DropPath
+from medfm.types import ConfigError, Features
 
 
 class Backbone(nn.Module):
@@ -37,6 +38,20 @@ class Backbone(nn.Module):
     @abstractmethod
     def config(self) -> dict[str, Any]:
         """Plain JSON that rebuilds it: ``build(config)``; holds ``name``."""
+
+    def set_drop_path(self, rate: float) -> None:
+        """Stochastic depth for a training to come: of n residual blocks, block i (from 0) is dropped at ``rate * i /
+        (n - 1)`` while training, as timm and MAE's fine-tuning have it. Evaluation, weights and :meth:`config` stay.
+        Raises :class:`ConfigError` where the network has no residual blocks.
+        """
+        blocks: list[Any] = [m for m in self.modules() if m is not self and hasattr(m, "drop_path")]
+        if not blocks:
+            raise ConfigError(
+                f"{type(self).__name__} has no residual blocks to drop; set finetune.strategy.drop_path=null."
+            )
+        for i, block in enumerate(blocks):
+            share = rate * i / max(len(blocks) - 1, 1)
+            block.drop_path = DropPath(share) if share else nn.Identity()
 
 
 @runtime_checkable

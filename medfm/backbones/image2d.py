@@ -153,6 +153,14 @@ class ResNet50(TimmCNN):
     arch = "resnet50"
 
 
+class RegNetX002(TimmCNN):
+    """RegNetX-200MF (Radosavovic et al., arXiv 2003.13678): 2.3 million parameters, width 368; a ninth of ResNet-18's
+    arithmetic.
+    """
+
+    arch = "regnetx_002"
+
+
 class DenseNet121(TimmCNN):
     """DenseNet-121 (Huang et al., arXiv 1608.06993): 6.9 million parameters, width 1024."""
 

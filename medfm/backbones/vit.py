@@ -10,8 +10,8 @@ batch, C channels, N patch tokens, D width.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -187,8 +187,7 @@ class ViT(Backbone):
         prefix: return class token and registers too, in front.
         """
         drop = 0 if prefix else self.prefix
-        if self.prefix:
-            tokens = torch.cat([*self._prefix(len(tokens)), tokens], dim=1)
+        tokens = self._prefixed(tokens)
         for block in self.blocks[:-1]:
             tokens = block(tokens)
         if keep is None:
@@ -199,14 +198,27 @@ class ViT(Backbone):
             keep = torch.cat([front, keep], dim=1)
         return self.norm(self.blocks[-1](tokens, keep))
 
-    def _prefix(self, batch: int) -> list[Tensor]:
+    def attention(self, x: Tensor, present: Tensor | None = None) -> list[Tensor]:
+        """Attention of each block ``[B, H, P + N, P + N]`` for ``x [B, C, *S]``, a query a row; P extra tokens stand
+        before the N patches."""
+        patches, positions = self.tokenize(x, present)
+        tokens, found = self._prefixed(patches + positions), []
+        for block in cast(Iterable[Block], self.blocks):
+            found.append(block.attn.weights(block.norm1(tokens)))
+            tokens = block(tokens)
+        return found
+
+    def _prefixed(self, tokens: Tensor) -> Tensor:
+        """``[B, N, D] -> [B, P + N, D]``: class token and registers in front."""
         parts = []
         if self.cls_token is not None:
             learned = self._config["positions"] == "learned"
             parts.append(self.cls_token + self.pos_embed[:, :1] if learned else self.cls_token)
         if self.registers is not None:
             parts.append(self.registers)
-        return [p.expand(batch, -1, -1) for p in parts]
+        return (
+            torch.cat([*(p.expand(len(tokens), -1, -1) for p in parts), tokens], dim=1) if parts else tokens
+        )
 
     def groups(self) -> list[tuple[str, list[nn.Parameter]]]:
         """Stem (patches, positions, extra tokens), each block, final norm."""

@@ -28,7 +28,14 @@ from medfm.evaluation.figure_style import (
     style,
 )
 from medfm.evaluation.metrics import auprc, auroc, pr_curve, roc_curve
-from medfm.evaluation.training_figures import ecg_mask, embedding_map, picture_masks, training_curves
+from medfm.evaluation.training_figures import (
+    ecg_mask,
+    embedding_map,
+    picture_masks,
+    picture_rows,
+    signal_views,
+    training_curves,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,8 +48,10 @@ __all__ = [
     "embedding_map",
     "fold_dots",
     "picture_masks",
+    "picture_rows",
     "precision_recall",
     "roc",
+    "signal_views",
     "training_curves",
 ]
 

@@ -28,7 +28,7 @@ SPEED, GAIN = 25.0, 10.0  # mm/s, mm/mV
 GRID = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"))
 ROW, LEFT, COLUMN = 27.0, 14.0, 62.5  # mm: row height, room for the pulse, 2.5 s
 WIDTH, HEIGHT = LEFT + 4 * COLUMN + 4.0, 4 * ROW + 14.0
-FINE, COARSE, INK = "#f6d5d5", "#e59a9a", "#1a1a2e"
+FINE, COARSE, INK, BAND = "#f6d5d5", "#e59a9a", "#1a1a2e", "Purples"
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,30 @@ def draw(sheets: Sequence[Strip], lines: Sequence[str] = ()) -> Figure:
         figure.text(4 / WIDTH, y, text, fontsize=7, color=INK, va="center")
     footer = f"25 mm/s   10 mm/mV   medfm   {RESEARCH_USE}"
     figure.text(4 / WIDTH, 3.0 / total, footer, fontsize=6.5, color="#555555", va="center")
+    return figure
+
+
+def draw_prepared(
+    x: np.ndarray, modality: ECG, attention: np.ndarray | None = None, cell: Sequence[int] = ()
+) -> Figure:
+    """One sheet of a record on the modality's grid, ``x [C, T]`` in mV of its leads (NaN: absent).
+
+    attention: ``[n]`` from 0 to 1, of ``cell[0]`` samples each from the start: a band under the rhythm strip.
+    """
+    leads = np.full((12, x.shape[1]), np.nan)
+    leads[[LEADS.index(lead) for lead in modality.channels]] = x
+    title = f"As the network got it, before normalisation: {modality.fs:g} Hz"
+    figure = draw([Strip(leads, modality.fs, title, {})])
+    if attention is not None:
+        axes = figure.axes[0]
+        seconds = min(len(attention) * cell[0] / modality.fs, 4 * COLUMN / SPEED)
+        shown = attention[: round(seconds * modality.fs / cell[0])]
+        right = LEFT + SPEED * len(shown) * cell[0] / modality.fs
+        axes.imshow(
+            shown[None], extent=(LEFT, right, 0.5, 3.5), cmap=BAND, vmin=0, vmax=1, aspect="auto", zorder=5
+        )
+        axes.text(LEFT - 1, 2.0, "attention", fontsize=6.5, color=INK, ha="right", va="center")
+        axes.set(xlim=(0, WIDTH), ylim=(0, HEIGHT))
     return figure
 
 

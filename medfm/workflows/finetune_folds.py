@@ -16,7 +16,8 @@ import numpy as np
 from medfm.finetuning.fit import Fit, Problem, fit
 from medfm.finetuning.records import predict_logits
 from medfm.paths import written_whole
-from medfm.workflows.finetune_run import FineTuning, Fold, backbone_of, make_problem
+from medfm.workflows.finetune_run import PRETRAINED, FineTuning, Fold, backbone_of, make_problem
+from medfm.workflows.finetune_worst import Kept, keep_heat
 from medfm.workflows.progress import Progress, duration
 from medfm.workflows.progress import progress as progress_bar
 
@@ -85,8 +86,9 @@ def _run_fold(run: FineTuning, problem: Problem, arm: str, fold: Fold, tick: Any
         "seconds": round(time.monotonic() - began, 3),
         **count_parameters(result),
     }
+    kept: Kept = keep_heat(run, result.model, fold, logits) if arm == PRETRAINED else {}
     with written_whole(_path(run, arm, fold)) as part:
-        np.savez(part, rows=fold.test, logits=logits, facts=np.array(json.dumps(facts)))
+        np.savez(part, rows=fold.test, logits=logits, facts=np.array(json.dumps(facts)), **kept)  # type: ignore[arg-type]
     run.log.info(
         "%s, repeat %d, fold %s: %d epochs, %s",
         arm,
@@ -115,6 +117,12 @@ def _path(run: FineTuning, arm: str, fold: Fold) -> Path:
 def _load(run: FineTuning, arm: str, fold: Fold) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     with np.load(_path(run, arm, fold), allow_pickle=False) as saved:
         return saved["rows"], saved["logits"], json.loads(str(saved["facts"]))
+
+
+def load_kept(run: FineTuning, arm: str, fold: Fold) -> Kept:
+    """What a finished fold's file holds beside its predictions."""
+    with np.load(_path(run, arm, fold), allow_pickle=False) as saved:
+        return {name: saved[name] for name in saved.files if name not in ("rows", "logits", "facts")}
 
 
 def _write_metrics(run: FineTuning) -> None:

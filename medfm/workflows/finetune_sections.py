@@ -10,7 +10,9 @@ import numpy as np
 
 from medfm.evaluation import figures
 from medfm.evaluation.report import Section, Tile, write_report
-from medfm.workflows.finetune_run import PRETRAINED, RANDOM, FineTuning
+from medfm.workflows import finetune_worst
+from medfm.workflows.finetune_folds import load_kept
+from medfm.workflows.finetune_run import PRETRAINED, RANDOM, FineTuning, step_settings
 from medfm.workflows.progress import duration
 
 if TYPE_CHECKING:
@@ -34,16 +36,23 @@ def write(run: FineTuning, results: dict[str, Any], path: Path, published: str, 
     from matplotlib import pyplot
 
     targets = ", ".join(run.cohort.task.classes[:6])
+    worst = finetune_worst.sections(run, PRETRAINED, lambda fold: load_kept(run, PRETRAINED, fold))
     sections = [
         _question(run, results),
         Section(title="Verdict", text=_verdict_words(results)),
         *_results(run, results),
         _folds(run, results),
+        *worst,
         _strategy(run, results),
         *_warnings(run, results),
         _use(run, results, published, command),
     ]
     notices = ["This file holds results on patients' records: share it as you would share those."]
+    if pictures := sum(len(section.figures) for section in worst):
+        notices = [
+            f"This file holds patient data: results, and pictures of {pictures} records under **Worst errors**. Share it as "
+            "you would share those records; `finetune.worst=0` leaves the pictures out."
+        ]
     if not run.cohort.patients_known:
         notices.insert(
             0,
@@ -161,13 +170,18 @@ def _results(run: FineTuning, results: dict[str, Any]) -> list[Section]:
             text="Out-of-fold, within folds, averaged; intervals resample patients.",
             table=([*columns, "Brier"], rows),
             figures=_kept(run, shown),
-            note="Probabilities are unweighted: rare classes keep their prevalence in this table."
-            + _left_out(task.outputs),
+            note=_weighting(run) + _left_out(task.outputs),
         )
     ]
     if "difference" in results:
         sections.append(_baselines(run, results))
     return sections
+
+
+def _weighting(run: FineTuning) -> str:
+    if run.config.finetune.balance == "none":
+        return "Probabilities are unweighted: rare classes keep their prevalence in this table."
+    return "Classes were drawn equally often in training; probabilities are brought back to the prevalence in this table."
 
 
 def _left_out(outputs: int) -> str:
@@ -237,17 +251,26 @@ def _strategy(run: FineTuning, results: dict[str, Any]) -> Section:
     rows: list[list[Any]] = [
         [k.replace("_", " "), str(v)] for k, v in settings.model_dump().items() if k != "name"
     ]
+    rows += [[k.replace("_", " "), str(v)] for k, v in step_settings(run.config).items()]
     rows.append(["trained parameters", f"{fits[0]['trained_parameters']:,} of {fits[0]['parameters']:,}"])
     if any(f["epochs"] for f in fits) or settings.name != "linear-probe":
         rows.append(["epochs chosen in the folds", ", ".join(str(f["epochs"]) for f in fits)])
     rows.append(["time", ", ".join(f"{ARM_NAMES[a]} {duration(s)}" for a, s in results["seconds"].items())])
     text = (
-        f"**{settings.name}**. {STRATEGY_WORDS.get(settings.name, '')} The penalty of the regression and "
+        f"**{settings.name}**. {_strategy_words(settings)} The penalty of the regression and "
         "the number of "
         "epochs were chosen on inner patients of each training fold (0 epochs: training on did not help "
         "there)."
     )
     return Section(title="How it was trained", text=text, table=(["", ""], rows))
+
+
+def _strategy_words(settings: Any) -> str:
+    if settings.name == "progressive" and settings.direction == "shallow-to-deep":
+        return "Every weight is trained first; then one group of layers after another freezes, from the stem."
+    if settings.name == "progressive" and settings.probe_first:
+        return "The head starts from the linear probe; then one group of layers more at a time is trained, from the top."
+    return STRATEGY_WORDS.get(settings.name, "")
 
 
 def _warnings(run: FineTuning, results: dict[str, Any]) -> list[Section]:

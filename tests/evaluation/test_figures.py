@@ -120,6 +120,19 @@ def test_picture_masks_show_one_grey_scale_a_picture():
     drawn(figures.picture_masks(np.zeros((1, 3, 8, 8)), np.zeros((1, 3, 8, 8)), np.zeros((1, 3, 8, 8))))
 
 
+def test_views_of_a_signal_lie_over_each_other():
+    views = np.random.default_rng(0).normal(size=(2, 12, 500))
+    views[1, 3] = np.nan  # a lead that one view drops
+    figure = figures.signal_views(views, fs=100, channels=LEADS)
+    (axes,) = figure.axes
+    assert len(axes.lines) == 24 and [t.get_text() for t in axes.get_yticklabels()] == list(LEADS)
+    level = [np.nanmean(line.get_ydata()) for line in axes.lines[::2]]
+    assert (np.diff(level) < 0).all(), "the first lead is at the top"
+    assert axes.lines[0].get_xdata()[-1] == 4.99
+    drawn(figure)
+    drawn(figures.signal_views(np.full((2, 1, 10), np.nan), fs=1, channels=("I",)))
+
+
 def test_no_pyplot_and_no_display_state():
     code = (
         "import sys; from medfm.evaluation import figures as f, report; f.compare_arms([('a', .5, .4, .6)]); "
