@@ -64,6 +64,12 @@ class DropPathSettings(ImageSettings):
     drop_path: float = Field(0.0, ge=0, lt=1)
 
 
+class RegNetX002Settings(DropPathSettings):
+    """RegNetX-200MF (arXiv 2003.13678), the smallest; for a CPU."""
+
+    name: Literal["regnetx_002"] = "regnetx_002"
+
+
 class ResNet18Settings(DropPathSettings):
     """ResNet-18 (arXiv 1512.03385), for a CPU."""
 
@@ -102,6 +108,7 @@ class ViTBaseSettings(DropPathSettings):
 
 BACKBONES: dict[str, Entry] = {
     "vit": Entry(ViTSettings, "medfm.backbones.vit:ViT"),
+    "regnetx_002": Entry(RegNetX002Settings, "medfm.backbones.image2d:RegNetX002"),
     "resnet18": Entry(ResNet18Settings, "medfm.backbones.image2d:ResNet18"),
     "resnet50": Entry(ResNet50Settings, "medfm.backbones.image2d:ResNet50"),
     "densenet121": Entry(DenseNet121Settings, "medfm.backbones.image2d:DenseNet121"),

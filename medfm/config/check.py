@@ -43,7 +43,8 @@ class Checker:
         while where is None and "." in parent:
             parent = parent.rpartition(".")[0]
             where = self.origin.get(parent)
-        self.problems.append(f"{path}: {message}" + (f" [{where}]" if where else ""))
+        # A mistake of the whole (two blocks that do not go together) has no path.
+        self.problems.append((f"{path}: " if path else "") + message + (f" [{where}]" if where else ""))
 
     def _check(self, model: type[Settings], data: dict[str, Any], prefix: str) -> Settings | None:
         clean: dict[str, Any] = {}

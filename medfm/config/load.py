@@ -38,7 +38,7 @@ def resolve_pretrain(
     YAML values. Raises :class:`ConfigError` whose message lists every mistake.
     """
     problems: list[str] = []
-    file, label = _read_config(config)
+    file, label = _read_config(config, "pretrain")
     _of_kind(file, RunConfig, label)
     modality = modality or _name(file.get("modality"))
     if modality is None:
@@ -78,7 +78,7 @@ def resolve_finetune(
     Raises :class:`ConfigError` whose message lists every mistake, a missing table or target included.
     """
     flags = dict(flags or {})
-    file, label = _read_config(config)
+    file, label = _read_config(config, "finetune")
     _of_kind(file, FinetuneConfig, label)
     layers = Layers(FinetuneConfig)
     stated = file.get("finetune")
@@ -177,7 +177,8 @@ def _recipe(modality: str, method: str | None) -> tuple[dict[str, Any], str]:
     )
 
 
-def _read_config(config: str | Path | Mapping[str, Any] | None) -> tuple[dict[str, Any], str]:
+def _read_config(config: str | Path | Mapping[str, Any] | None, command: str) -> tuple[dict[str, Any], str]:
+    """A mapping, a file, the folder of a run, or the name of a recipe that is shipped with ``command``."""
     if config is None:
         return {}, ""
     if isinstance(config, Mapping):
@@ -185,6 +186,16 @@ def _read_config(config: str | Path | Mapping[str, Any] | None) -> tuple[dict[st
     path = Path(config)
     if path.is_dir():
         path = path / "config.yaml"
+    elif not path.exists():
+        files = sorted((paths.configs() / command).glob("*.yaml"))
+        # Also by the path that it has in the repository, for those who installed medfm without one.
+        shipped = {f.stem: f for f in files} | {f"configs/{command}/{f.name}": f for f in files}
+        if path.as_posix() not in shipped:
+            names = [f.stem for f in files]
+            guess = nearest(path.stem, names)
+            hint = f"did you mean the recipe {guess}?" if guess else f"recipes: {', '.join(names)}."
+            raise ConfigError(f"configuration file not found: {config}; {hint}")
+        path = shipped[path.as_posix()]
     return yaml12.read(path), str(path)
 
 

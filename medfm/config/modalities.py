@@ -45,7 +45,9 @@ class XraySettings(Settings):
     )
     colour: Literal["grey", "rgb"] = Field("grey", description="one channel, or three (grey is repeated)")
     voi: int = Field(
-        0, ge=-1, description="which of the file's windows or LUTs; -1: percentiles, whatever it says"
+        0,
+        ge=-2,
+        description="which of the file's windows or LUTs; whatever it says, -1: percentiles, -2: all that its bits hold",
     )
     percentiles: tuple[float, float] = Field(
         (0.5, 99.5), description="black and white of a picture without a window, in percent of its pixels"

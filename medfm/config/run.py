@@ -49,6 +49,10 @@ class DataSettings(StoreSettings):
         "patient_id", description="patient column; null is a loud choice: every record its own patient"
     )
     synthetic: SyntheticSettings = Field(default_factory=lambda: SyntheticSettings())
+    reduce: Literal["auto", "none", "hash"] = Field(
+        "auto",
+        description="leave out pictures that repeat others (medfm data dedup); auto: for contrastive methods alone",
+    )
 
 
 class OptimSettings(Settings):
@@ -161,6 +165,13 @@ class RunConfig(Settings):
     def _method(cls, value: Any) -> Settings:
         return _resolve(METHODS, value, "ecg_jepa", "method")
 
+    @model_validator(mode="after")
+    def _batches(self) -> RunConfig:
+        refuse = getattr(self.method, "refuse", None)
+        if problem := refuse(self.trainer.batch_size) if refuse else "":
+            raise ValueError(problem)
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _defaults(cls, data: Any) -> Any:
@@ -186,9 +197,29 @@ class FinetuneSettings(Settings):
     inner_folds: int = Field(3, ge=2)
     batch_size: int = Field(32, gt=0)
     crop_seconds: float | None = Field(None, gt=0, description="random training crop; None: the whole window")
-    augment: tuple[str, ...] = ()
+    augment: tuple[str, ...] = Field((), description="the modality's label-safe augmentations, by name")
+    mix: Literal["none", "cutmix", "mixup"] = Field(
+        "none", description="a box, or all, of another record in each, its target mixed likewise"
+    )
+    mix_probability: float = Field(0.5, gt=0, le=1, description="share of the batches that are mixed")
+    mix_alpha: float = Field(1.0, gt=0, description="of the Beta distribution of the shares")
+    label_kinds: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="what a target says (presence, location, laterality, size, ...), where its name does not tell",
+    )
+    augment_anyway: bool = Field(
+        False, description="use augmentations that may falsify a target, with a warning"
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of a target that is spread evenly")
+    balance: Literal["none", "sampling"] = Field(
+        "none",
+        description="draw all classes equally often; probabilities are brought back to the prevalence",
+    )
     baseline: bool = Field(True, description="random initialisation on the same folds")
     bootstrap: int = Field(1000, ge=0)
+    worst: int = Field(
+        6, ge=0, le=100, description="worst errors in the report, as pictures of the records; 0 is off"
+    )
 
     @field_validator("strategy", mode="before")
     @classmethod

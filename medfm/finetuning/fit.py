@@ -18,7 +18,6 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +25,9 @@ import torch
 from medfm.backbones.base import Backbone
 from medfm.finetuning.heads import FinetuneModel, LinearHead
 from medfm.finetuning.logistic import fit_logistic, standardisation
+from medfm.finetuning.objective import Objective
 from medfm.finetuning.records import Records, predict_logits
+from medfm.finetuning.schedules import BETA1, Schedule
 from medfm.finetuning.strategies.base import Strategy
 from medfm.finetuning.task import Task
 from medfm.types import MedfmError
@@ -47,6 +48,7 @@ class Problem:
     strategy: Callable[[], Strategy]
     batch_size: int = 32
     autocast: bool = False
+    objective: Objective = field(default_factory=Objective)
 
 
 @dataclass
@@ -103,6 +105,7 @@ def prepare(
         zeros = np.zeros((problem.task.outputs, z.shape[1]))
         model.head.copy_solution(zeros, problem.task.prevalence_logits(y), *standardisation(z))
     strategy.apply(model)
+    strategy.regularise(model)
     return model, strategy, strengths
 
 
@@ -120,17 +123,13 @@ def train(
     """Run ``epochs`` (default: the strategy's; the schedule always spans the strategy's). With ``validation``
     rows, one row a epoch of ``{"epoch", "train", "validation"}``, the untrained state as epoch 0, and early
     stopping."""
-    settings = strategy.settings
-    optimizer = torch.optim.AdamW(strategy.param_groups(model), betas=(0.9, 0.999))
-    peaks = [group["lr"] for group in optimizer.param_groups]
-    known = rows[np.isfinite(problem.y[rows]).any(1)]
-    steps = -(-len(known) // problem.batch_size)
+    settings, loop = strategy.settings, _Loop(problem, model, strategy, rows, seed)
     history: list[dict[str, float]] = []
     if validation is not None:
         history.append({"epoch": 0, "train": math.nan, "validation": _loss(problem, model, validation)})
     for epoch in range(strategy.epochs if epochs is None else epochs):
         strategy.on_epoch(model, epoch)
-        mean = _epoch(problem, model, optimizer, known, seed, epoch, steps, peaks, settings)
+        mean = loop.epoch(epoch)
         if tick:
             tick("selecting epochs" if validation is not None else "training", epoch + 1, mean)
         if validation is None:
@@ -142,52 +141,60 @@ def train(
     return history
 
 
-def _epoch(
-    problem: Problem,
-    model: FinetuneModel,
-    optimizer: torch.optim.Optimizer,
-    rows: np.ndarray,
-    seed: int,
-    epoch: int,
-    steps: int,
-    peaks: list[float],
-    settings: Any,
-) -> float:
-    """One pass in an order that follows from (seed, epoch); the mean training loss."""
-    rng = np.random.default_rng((seed, epoch))
-    torch.manual_seed(int(rng.integers(2**31)))
-    device = next(model.parameters()).device
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    total = 0.0
-    for step, part in enumerate(np.array_split(rng.permutation(rows), steps)):
-        factor = schedule((epoch * steps + step + 0.5) / (settings.epochs * steps), settings.warmup)
-        for group, peak in zip(optimizer.param_groups, peaks):
-            group["lr"] = peak * factor
-        x, present = problem.records.draw(part, rng)
-        target = torch.from_numpy(problem.y[part].astype(np.float32)).to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=problem.autocast):
-            logits = model(x.to(device), present.to(device))
-        loss = problem.task.loss(logits.float(), target)
-        if not torch.isfinite(loss):
-            raise MedfmError(
-                f"the fine-tuning loss is no longer a number in epoch {epoch + 1}. Lower "
-                "finetune.strategy.lr, or use "
-                "finetune.strategy.name=linear-probe."
-            )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if settings.grad_clip:
-            torch.nn.utils.clip_grad_norm_(parameters, settings.grad_clip)
-        optimizer.step()
-        total += loss.item() * len(part)
-    return total / len(rows)
+class _Loop:
+    """The optimiser, its schedule and the order of the records with a known target."""
 
+    def __init__(
+        self, problem: Problem, model: FinetuneModel, strategy: Strategy, rows: np.ndarray, seed: int
+    ) -> None:
+        self.problem, self.model, self.settings, self.seed = problem, model, strategy.settings, seed
+        self.rows = rows[np.isfinite(problem.y[rows]).any(1)]
+        self.steps = -(-len(self.rows) // problem.batch_size)
+        self.schedule = Schedule.of(self.settings, self.settings.epochs * self.steps)
+        self.optimizer = torch.optim.AdamW(strategy.param_groups(model), betas=(BETA1, 0.999))
+        self.peaks = [group["lr"] for group in self.optimizer.param_groups]
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.device = next(model.parameters()).device
+        prior = problem.objective.prior(problem.task, problem.y[self.rows])
+        self.prior = torch.from_numpy(prior.astype(np.float32)).to(self.device)
 
-def schedule(done: float, warmup: float) -> float:
-    """Share of the peak rate after the share ``done`` of all steps: linear warm-up, then a cosine to zero."""
-    if done < warmup:
-        return done / warmup
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (done - warmup) / (1 - warmup))))
+    def epoch(self, epoch: int) -> float:
+        """One pass in an order that follows from (seed, epoch); the mean training loss."""
+        rng = np.random.default_rng((self.seed, epoch))
+        torch.manual_seed(int(rng.integers(2**31)))
+        order = self.problem.objective.rows(self.problem.task, self.problem.y[self.rows], rng)
+        total = 0.0
+        for step, part in enumerate(np.array_split(self.rows[order], self.steps), epoch * self.steps):
+            share, beta = self.schedule.share(step), self.schedule.beta(step)
+            for group, peak in zip(self.optimizer.param_groups, self.peaks):
+                group["lr"], group["betas"] = peak * share, (beta, 0.999)
+            loss = self._loss(part, rng)
+            if not torch.isfinite(loss):
+                raise MedfmError(
+                    f"the fine-tuning loss is no longer a number in epoch {epoch + 1}. Lower "
+                    "finetune.strategy.lr, or use "
+                    "finetune.strategy.name=linear-probe."
+                )
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            if self.settings.grad_clip:
+                torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.grad_clip)
+            self.optimizer.step()
+            total += loss.item() * len(part)
+        return total / len(self.rows)
+
+    def _loss(self, rows: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
+        """Of one batch, averaged over the head's dropout masks."""
+        problem, objective = self.problem, self.problem.objective
+        x, present = (part.to(self.device) for part in problem.records.draw(rows, rng))
+        target = torch.from_numpy(problem.y[rows].astype(np.float32)).to(self.device)
+        if (mixed := objective.mixed(x, present, rng)) is not None:
+            x, present = mixed.x, mixed.present
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=problem.autocast):
+            features = self.model.features(x, present)
+            masked = [self.model.head(features) for _ in range(self.settings.dropout_masks)]
+        losses = [objective.loss(problem.task, one.float(), target, self.prior, mixed) for one in masked]
+        return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
 
 
 def _loss(problem: Problem, model: FinetuneModel, rows: np.ndarray) -> float:

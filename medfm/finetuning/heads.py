@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from medfm.backbones.base import Backbone
 from medfm.types import Features
@@ -38,6 +39,7 @@ class LinearHead(nn.Module):
     def __init__(self, dim: int, outputs: int, pool: str = "mean-std") -> None:
         super().__init__()
         self.dim, self.outputs, self.pool = dim, outputs, pool
+        self.dropout = 0.0  # share of the standardised features zeroed while training; no part of the model
         features = 2 * dim if pool == "mean-std" else dim
         self.register_buffer("center", torch.zeros(features))
         self.register_buffer("scale", torch.ones(features))
@@ -47,7 +49,10 @@ class LinearHead(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """``[B, F] -> [B, K]``."""
-        return self.linear((z - self.center) / self.scale)
+        z = (z - self.center) / self.scale
+        if self.dropout and self.training:
+            z = F.dropout(z, self.dropout)
+        return self.linear(z)
 
     @torch.no_grad()
     def copy_solution(

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from medfm.modalities.ecg_augment import AUGMENTATIONS
+from medfm.modalities.ecg_augment import AUGMENTATIONS, MIX_ALTERS
 from medfm.modalities.ecg_quality import assess, check_grid
 from medfm.modalities.ecg_signal import bridge, highpass, resample, resample_mask, to_millivolts
 from medfm.modalities.leads import LEADS, derive, resolve
@@ -292,15 +292,22 @@ class ECG:
         Returns new arrays; the same rng state gives the same batch. Raises :class:`MedfmError` on an unknown
         name.
         """
-        if unknown := [name for name in names if name not in AUGMENTATIONS]:
-            raise MedfmError(
-                f"unknown ECG augmentation {', '.join(unknown)}; known: {', '.join(AUGMENTATIONS)}."
-            )
+        for name in names:
+            self.alters(name)  # an unknown one is said
         x, present = np.array(x, np.float32), np.array(present, bool)
         for name, augmentation in AUGMENTATIONS.items():
             if name in names:
                 augmentation.apply(x, present, rng, self.fs, self._rows)
         return x, present
+
+    def alters(self, name: str) -> frozenset[str]:
+        """Kinds of label that an augmentation or a mix falsifies. Raises :class:`MedfmError` on an unknown
+        name."""
+        if name in MIX_ALTERS:
+            return MIX_ALTERS[name]
+        if name not in AUGMENTATIONS:
+            raise MedfmError(f"unknown ECG augmentation {name}; known: {', '.join(AUGMENTATIONS)}.")
+        return AUGMENTATIONS[name].alters
 
     def augment(self, sample: Sample, rng: np.random.Generator, names: Sequence[str] | None = None) -> Sample:
         """One record, augmented in mV (before :meth:`prepare`); all augmentations when no names are given."""

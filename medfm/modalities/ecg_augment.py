@@ -197,3 +197,10 @@ AUGMENTATIONS: dict[str, Augmentation] = {
         ),
     )
 }
+
+# What mixing two records falsifies although the target is mixed by their shares: an interval of another heart breaks the
+# rhythm at both ends; two hearts at once have no rhythm, no intervals and no waves of their own.
+MIX_ALTERS = {
+    "cutmix": frozenset({"rhythm", "intervals"}),
+    "mixup": frozenset(LABEL_KINDS) - {"presence"},
+}

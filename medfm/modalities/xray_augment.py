@@ -9,22 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from medfm.modalities.base import LABEL_KINDS, Augmentation
-
-
-def warp(x: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Bilinear values of ``x [C, H, W]`` at ``rows, columns [h, w]`` (pixel centres); NaN where outside or unknown."""
-    height, width = x.shape[1:]
-    outside = (rows < -0.5) | (rows > height - 0.5) | (columns < -0.5) | (columns > width - 0.5)
-    rows, columns = np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1)
-    top = np.minimum(rows.astype(np.int32), height - 2)
-    left = np.minimum(columns.astype(np.int32), width - 2)
-    down, across = (rows - top).astype(np.float32), (columns - left).astype(np.float32)
-    at, flat = top * width + left, x.reshape(len(x), -1)
-    upper = flat[:, at] * (1 - across) + flat[:, at + 1] * across
-    lower = flat[:, at + width] * (1 - across) + flat[:, at + width + 1] * across
-    out = upper * (1 - down) + lower * down
-    out[:, outside] = np.nan
-    return out  # type: ignore[no-any-return]
+from medfm.modalities.xray_rand import named, rand_augment
+from medfm.modalities.xray_warp import warp
+from medfm.types import MedfmError
 
 
 def _crop(x: np.ndarray, rng: np.random.Generator, least: float = 0.5) -> None:
@@ -103,29 +90,12 @@ def _blur(x: np.ndarray, rng: np.random.Generator) -> None:
             picture[known] = (total / np.maximum(share, 1e-6))[known]
 
 
-def cutmix(
-    x: np.ndarray, rng: np.random.Generator, alpha: float = 1.0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """CutMix of a batch ``x [B, C, H, W]``: a box of each picture is filled from a partner (arXiv 1905.04899).
-
-    Returns the mixed pictures, the partner of each ``[B]`` and the share ``[B]`` that is still its own, recounted from
-    the box as it lies in the picture; the target is ``share * own + (1 - share) * partner's``. It falsifies
-    :data:`CUTMIX_ALTERS`, so it is off where a label says where or on which side.
-    """
-    batch, _, height, width = x.shape
-    mixed, partner = x.copy(), rng.permutation(batch)
-    share = np.ones(batch, np.float32)
-    for b in range(batch):
-        side = np.sqrt(1.0 - rng.beta(alpha, alpha))
-        y, z = rng.integers(0, height), rng.integers(0, width)
-        top, bottom = np.clip((y - side * height / 2, y + side * height / 2), 0, height).round().astype(int)
-        left, right = np.clip((z - side * width / 2, z + side * width / 2), 0, width).round().astype(int)
-        mixed[b, :, top:bottom, left:right] = x[partner[b], :, top:bottom, left:right]
-        share[b] = 1.0 - (bottom - top) * (right - left) / (height * width)
-    return mixed, partner, share
-
-
-CUTMIX_ALTERS = frozenset({"presence", "location", "laterality", "size"})
+# What mixing two pictures falsifies although the target is mixed by their shares: a box may leave the right of two
+# lungs; a fade halves every density.
+MIX_ALTERS = {
+    "cutmix": frozenset({"location", "laterality", "size"}),
+    "mixup": frozenset({"size", "density", "texture", "quality"}),
+}
 
 
 def _all_but(*kinds: str) -> frozenset[str]:
@@ -137,6 +107,7 @@ def _all_but(*kinds: str) -> frozenset[str]:
 AUGMENTATIONS: dict[str, Augmentation] = {
     a.name: a
     for a in (
+        rand_augment(),
         Augmentation(
             "crop",
             _crop,
@@ -156,3 +127,14 @@ AUGMENTATIONS: dict[str, Augmentation] = {
         Augmentation("noise", _noise, _all_but("texture", "quality"), "quantum noise of another dose"),
     )
 }
+
+
+def augmentation(name: str) -> Augmentation:
+    """Of the table, or ``rand`` at another strength (``rand-m9-n3``). Raises :class:`MedfmError` on an unknown name."""
+    found = AUGMENTATIONS.get(name) or named(name)
+    if found is None:
+        known = ", ".join(AUGMENTATIONS)
+        raise MedfmError(
+            f"unknown X-ray augmentation {name}; known: {known} (at another strength: rand-m9-n3)."
+        )
+    return found

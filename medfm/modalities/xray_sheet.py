@@ -23,7 +23,9 @@ OUTSIDE = "#3b4a6b"  # what is no picture
 
 
 def draw(pairs: Sequence[tuple[Image, Sample]]) -> Figure:
-    """One row a radiograph: stored values (their range from black to white, nothing turned round), and prepared grey."""
+    """One row a radiograph: stored values (their range from black to white, nothing turned round), and prepared grey
+    with the codes of its warnings.
+    """
     from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -41,7 +43,12 @@ def draw(pairs: Sequence[tuple[Image, Sample]]) -> Figure:
         row[0].set_title(f"{image.record[-28:]}: stored, {columns} x {rows}, {image.photometric}", fontsize=7)
         grey = sample.x[0] if len(sample.x) == 1 else np.moveaxis(np.nan_to_num(sample.x), 0, 2)
         row[1].imshow(grey, cmap=colours, vmin=0, vmax=1)
-        row[1].set_title(f"as a model gets it, {sample.x.shape[2]} x {sample.x.shape[1]}", fontsize=7)
+        warned = ", ".join(dict.fromkeys(f.code for f in sample.findings if f.severity != "info"))
+        row[1].set_title(
+            f"as a model gets it, {sample.x.shape[2]} x {sample.x.shape[1]}"
+            + (f"\n{warned}" if warned else ""),
+            fontsize=7,
+        )
         for side in row:
             side.set_axis_off()
     figure.tight_layout(rect=(0, 0.2 / figure.get_figheight(), 1, 1))
@@ -66,7 +73,9 @@ def write(images: Sequence[Image], modality: Xray, output: str | Path) -> list[t
         except MedfmError as error:
             failed.append((image.record, str(error)))
     if not pairs:
-        raise MedfmError(f"nothing to draw: {failed[0][1] if failed else 'no picture was given'}")
+        raise MedfmError(
+            f"{failed[0][0]}: {failed[0][1]}" if failed else "no picture was given, so there is none to draw."
+        )
     output.parent.mkdir(parents=True, exist_ok=True)
     if output.suffix.lower() == ".png":
         draw(pairs).savefig(output, format="png")

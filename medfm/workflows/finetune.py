@@ -11,6 +11,7 @@ import json
 
 from medfm.config.load import dump_yaml, resolve_saved
 from medfm.config.run import FinetuneConfig
+from medfm.data.codes import site_codes
 from medfm.types import ConfigError
 from medfm.workflows.finetune_folds import cross_validate
 from medfm.workflows.finetune_report import finish
@@ -27,6 +28,7 @@ def finetune(
     from which no honest result can come. Ctrl-C keeps the finished folds for ``resume=True``.
     """
     plan = plan_run(config)
+    site_codes()  # a key that cannot be read is no surprise for after the training
     folder = RunFolder.create(
         config.output.dir or f"medfm-{default_name(config)}", overwrite=overwrite, resume=resume
     )
@@ -63,13 +65,10 @@ def _fingerprint(run: FineTuning, resume: bool) -> None:
     ):
         digest.update(part)
     digest.update(run.bundle.weights_sha256.encode())
+    now = {"hmac": site_codes().digest(digest.hexdigest())}
     path = run.folder.path / "checkpoints" / "inputs.json"
-    if (
-        resume
-        and path.is_file()
-        and json.loads(path.read_text(encoding="utf-8"))["sha256"] != digest.hexdigest()
-    ):
+    if resume and path.is_file() and json.loads(path.read_text(encoding="utf-8")) != now:
         raise ConfigError(
-            "--resume: the table, its files or the backbone have changed since; start anew with --overwrite."
+            "--resume: the table, its files, the backbone or the site's key have changed since; start anew with --overwrite."
         )
-    path.write_text(json.dumps({"sha256": digest.hexdigest()}) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(now) + "\n", encoding="utf-8")

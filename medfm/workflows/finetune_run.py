@@ -13,9 +13,10 @@ import torch
 
 from medfm.backbones.base import Backbone, build
 from medfm.config.run import FinetuneConfig
-from medfm.config.strategies import STRATEGIES
+from medfm.config.strategies import STRATEGIES, TrainedSettings
 from medfm.data.splits import group_folds, patient_folds, repeats_auto
 from medfm.finetuning.fit import Problem
+from medfm.finetuning.objective import Objective
 from medfm.finetuning.records import embeddings
 from medfm.finetuning.strategies.base import Strategy
 from medfm.hub.bundle import Bundle, load_bundle
@@ -23,6 +24,7 @@ from medfm.hub.resolve import resolve
 from medfm.types import ConfigError, MedfmError
 from medfm.workflows.cohort import Cohort, Labels, open_cohort, read_labels
 from medfm.workflows.kinds import kind_of
+from medfm.workflows.label_kinds import check_training
 from medfm.workflows.progress import progress as progress_bar
 from medfm.workflows.run_folder import RunFolder
 
@@ -117,6 +119,9 @@ def plan_run(config: FinetuneConfig) -> Plan:
     bundle = load_bundle(resolve(settings.backbone))
     modality = bundle.modality()
     window = kind_of(modality).reading.window(modality, settings.crop_seconds)
+    labels.notes += check_training(settings, modality, labels.task)
+    strategy = STRATEGIES[settings.strategy.name].load()(settings.strategy)
+    strategy.check(build(bundle.config["backbone"]))
     return Plan(labels, bundle, modality, window, device)
 
 
@@ -179,7 +184,9 @@ def make_folds(config: FinetuneConfig, cohort: Cohort) -> tuple[list[Fold], int]
     settings = config.finetune
     if settings.group:
         groups = group_folds(cohort.frame[settings.group].tolist(), cohort.patients)
-        return [Fold(0, i, name, rows) for i, (name, rows) in enumerate(groups.items())], 1
+        codes = cohort.codes_for(settings.group)  # one patient left out is not named by a fold
+        names = list(groups) if codes is None else [codes[rows[0]] for rows in groups.values()]
+        return [Fold(0, i, *named) for i, named in enumerate(zip(names, groups.values()))], 1
     repeats = settings.repeats
     if repeats == "auto":
         # A probe costs milliseconds a fold; training costs minutes, so that more repeats must be asked for.
@@ -208,6 +215,15 @@ def backbone_of(run: FineTuning, arm: str) -> Backbone:
     return build(run.bundle.config["backbone"]).eval().to(run.device)
 
 
+def step_settings(config: FinetuneConfig) -> dict[str, Any]:
+    """What a training step did to records and labels: nothing for a strategy that takes none."""
+    settings = config.finetune
+    if not isinstance(settings.strategy, TrainedSettings):
+        return {}
+    names = ["augment", "mix", *(("mix_probability", "mix_alpha") if settings.mix != "none" else ())]
+    return {k: getattr(settings, k) for k in (*names, "label_smoothing", "balance", "batch_size")}
+
+
 def make_problem(run: FineTuning, backbone: Backbone, label: str) -> Problem:
     """Embeds every record once (frozen, without labels: nothing of a test fold leaks) for all folds."""
     rows, batch = np.arange(len(run.cohort.y)), run.config.finetune.batch_size
@@ -217,4 +233,7 @@ def make_problem(run: FineTuning, backbone: Backbone, label: str) -> Problem:
             backbone, run.records, rows, pooling=pooling, batch_size=2 * batch, progress=bar.update
         )
     autocast = run.device.type == "cuda" and run.config.trainer.precision in ("auto", "bf16-mixed")
-    return Problem(run.cohort.task, run.records, run.cohort.y, z, backbone, run.strategy, batch, autocast)
+    s = run.config.finetune
+    objective = Objective(s.mix, s.mix_probability, s.mix_alpha, s.label_smoothing, s.balance)
+    data = (run.cohort.task, run.records, run.cohort.y, z)
+    return Problem(*data, backbone, run.strategy, batch, autocast, objective)

@@ -96,8 +96,9 @@ def _prepare(run: Pretraining, resume: bool) -> None:
     initial = _initial(run) if config.init else None
     run.modality = MODALITIES[config.modality.name].load()(**config.modality.model_dump(exclude={"name"}))
     method_entry = METHODS[config.method.name]
-    method_entry.load().check(initial or build(_backbone_config(config, run.modality)))
-    run.sources = sources.open_sources(config, run.modality, log, run.show)
+    kind = method_entry.load()
+    kind.check(initial or build(_backbone_config(config, run.modality)))
+    run.sources = sources.open_sources(config, run.modality, log, run.show, kind.reduction)
     run.name = check_id(default_name(config, run.simulated_only), run.simulated_only)
     if config.modality.normalise == "dataset" and config.modality.mean is None:
         run.modality = _fit_statistics(run)
@@ -159,7 +160,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
 def _initial(run: Pretraining) -> Backbone:
     """``init``: weights, architecture and preprocessing come from that bundle, as a whole."""
     from medfm.hub.bundle import load_bundle
-    from medfm.hub.resolve import resolve
+    from medfm.hub.resolve import public_ref, resolve
 
     assert run.config.init
     bundle = load_bundle(resolve(run.config.init))
@@ -175,7 +176,7 @@ def _initial(run: Pretraining) -> Backbone:
     free = {"size": None} if "size" in kind.model_fields else {}
     run.config.backbone = kind(**{k: v for k, v in architecture.items() if k in kind.model_fields}, **free)
     run.parents = {
-        "init": run.config.init,
+        "init": public_ref(run.config.init, bundle.card.id),
         "sha256": bundle.weights_sha256,
         "simulated_only": bool(bundle.card.simulated_only),
     }
@@ -204,7 +205,8 @@ def _backbone_config(config: RunConfig, modality: Any) -> dict[str, Any]:
 def _mixture(run: Pretraining) -> Mixture:
     wanted = getattr(run.config.method, "truths", 0)
     targets = [s.truths.values if wanted and s.truths else None for s in run.sources]
-    return Mixture([s.store for s in run.sources], [s.weight for s in run.sources], targets=targets)
+    rows = [s.rows for s in run.sources]
+    return Mixture([s.store for s in run.sources], [s.weight for s in run.sources], rows, targets)
 
 
 def _truths(run: Pretraining) -> Truths | None:
@@ -240,6 +242,7 @@ def _batches(run: Pretraining, start: int, stop: int, rank: int = 0, world: int 
         start=start,
         stop=stop,
         augment=run.method.view_spec.augment,
+        views=run.method.view_spec.views,
         rank=rank,
         world=world,
     )

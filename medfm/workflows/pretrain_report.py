@@ -19,6 +19,7 @@ from medfm.hub.bundle import save_bundle
 from medfm.hub.card import Card, Dataset, Parent, Result, simulated_sentence
 from medfm.hub.folder import FolderStore
 from medfm.types import MedfmError
+from medfm.workflows import reconstruction
 from medfm.workflows.embedding import embed_store
 from medfm.workflows.kinds import kind_of
 from medfm.workflows.pretrain_run import Pretraining
@@ -29,7 +30,7 @@ from medfm.workflows.sources import composition
 MAP_RECORDS = 1000
 TAUGHT = (
     " Beside the method's own objective it learned from the simulator what can be measured on each simulated record "
-    "(intervals, amplitudes, findings): labels of simulated patients, none of a real one."
+    "and which findings it has: labels of simulated patients, none of a real one."
 )
 
 
@@ -45,6 +46,9 @@ def finish(run: Pretraining) -> Run:
             measured["random_initialisation"],
             100 * measured["gap_closed"],
         )
+    if measured := reconstruction.measure(run):
+        results["reconstruction"] = measured
+        run.log.info("%s", reconstruction.sentence(measured))
     card = _card(run, results)
     bundle = run.folder.path / "bundle"
     save_bundle(
@@ -145,7 +149,7 @@ def _card(run: Pretraining, results: dict[str, Any]) -> Card:
                 + (" (simulated; its kinds of labels were taught)" if _taught(run) else ""),
                 strategy="frozen linear probe",
                 patients=run.probe["facts"]["patients"],
-                command=f"medfm pretrain --config {run.folder.path.name}/config.yaml",
+                command="medfm pretrain --config RUN/config.yaml",
             )
         ]
     else:
@@ -206,15 +210,21 @@ def _report(
     training = figures.training_curves(frame)
     sections = [_summary(run, results, published, command), _training(run, results, training)]
     training.savefig(run.folder.path / "figures" / "training.png", dpi=110)
-    mask, caption = kind_of(run.modality).mask(run.modality, run.method, run.guard.batch)
-    mask.savefig(run.folder.path / "figures" / "mask.png", dpi=110)
+    kind, name = kind_of(run.modality), "views" if run.guard.batch.views else "mask"
+    if name == "views":  # a contrastive method hides nothing
+        task, caption = kind.views(run.modality, run.guard.batch)
+    else:
+        task, caption = kind.mask(run.modality, run.method, run.guard.batch)
+    task.savefig(run.folder.path / "figures" / f"{name}.png", dpi=110)
     sections.append(
         Section(
-            title="What the model had to guess",
+            title=run.method.title,
             text=run.method.guess,
-            figures=[(mask, caption, "")],
+            figures=[(task, caption, "")],
         )
     )
+    if "reconstruction" in results:
+        sections.append(reconstruction.section(results["reconstruction"]))
     embedding = _embedding_figure(run)
     embedding[0].savefig(run.folder.path / "figures" / "embedding.png", dpi=110)
     sections.append(
@@ -337,6 +347,7 @@ def _data_section(results: dict[str, Any]) -> Section:
     ]
     return Section(
         title="Data",
-        text="What the samples were drawn from. Names of files set aside, with reasons, are in train.log.",
+        text="What the samples were drawn from. Files set aside stand in train.log by their row and code; medfm data scan "
+        "names each with its reason.",
         table=(columns, rows),
     )

@@ -9,13 +9,11 @@ import numpy as np
 import pytest
 import torch
 from finetuning.tiny import ArrayRecords, backbone, inner, problem, signals
-from torch import nn
 
 from medfm.config.strategies import STRATEGIES
-from medfm.finetuning.fit import fit, prepare, schedule, train
+from medfm.finetuning.fit import fit, prepare, train
 from medfm.finetuning.heads import FinetuneModel, LinearHead
 from medfm.finetuning.records import embeddings, predict_logits
-from medfm.finetuning.strategies.base import freeze, layerwise_groups, train_mode
 from medfm.types import MedfmError
 
 ROWS = np.arange(48)
@@ -51,58 +49,6 @@ def test_patience_stops_and_the_best_epoch_is_taken() -> None:
     losses = [row["validation"] for row in result.history]
     assert len(losses) < 31
     assert result.epochs == int(np.argmin(losses)) == len(losses) - 3
-
-
-def test_progressive_opens_groups_from_the_top_and_never_the_forbidden() -> None:
-    of = problem("progressive", epochs=8, head_epochs=2, never=("stem",))
-    model, strategy, _ = prepare(of, of.strategy(), ROWS, inner(48), seed=1)
-    names = [name for name, _ in model.backbone.groups()]
-    assert names == ["stem", "blocks.0", "blocks.1", "norm"]
-    opened = []
-    for epoch in range(8):
-        strategy.on_epoch(model, epoch)
-        opened.append([all(p.requires_grad for p in ps) for _, ps in model.backbone.groups()])
-        assert all(p.requires_grad for p in model.head.parameters())
-    assert opened[0] == opened[1] == [False] * 4
-    assert opened[2] == [False, False, False, True]
-    assert opened[4] == [False, False, True, True]
-    assert opened[7] == [False, True, True, True]
-
-
-def test_progressive_names_the_groups_when_one_is_unknown() -> None:
-    of = problem("progressive", never=("layer9",))
-    with pytest.raises(MedfmError, match=r"no group 'layer9'; its groups: stem, blocks\.0"):
-        prepare(of, of.strategy(), ROWS, inner(48), seed=1)
-
-
-def test_layerwise_rates_fall_from_the_top() -> None:
-    model = FinetuneModel(backbone(), LinearHead(16, 1))
-    groups = layerwise_groups(model, lr=1.0, head_lr=7.0, decay=0.5, weight_decay=0.1)
-    rate = {id(p): g["lr"] for g in groups for p in g["params"]}
-    by_name = {name: {rate[id(p)] for p in ps} for name, ps in model.backbone.groups()}
-    assert by_name == {"norm": {1.0}, "blocks.1": {0.5}, "blocks.0": {0.25}, "stem": {0.125}}
-    assert {rate[id(p)] for p in model.head.parameters()} == {7.0}
-    decay = {id(p): g["weight_decay"] for g in groups for p in g["params"]}
-    assert (
-        decay[id(model.backbone.registers)] == 0 and decay[id(model.backbone.patch_embed.proj.weight)] == 0.1
-    )
-
-
-def test_a_frozen_batch_normalisation_keeps_its_statistics() -> None:
-    net = nn.Sequential(nn.Conv1d(3, 4, 3), nn.BatchNorm1d(4), nn.Conv1d(4, 4, 3), nn.BatchNorm1d(4))
-    freeze(net[1].parameters())
-    before = net[1].running_mean.clone(), net[3].running_mean.clone()
-    train_mode(net)
-    net(torch.randn(8, 3, 20) + 5)
-    assert torch.equal(net[1].running_mean, before[0]) and not torch.equal(net[3].running_mean, before[1])
-
-
-def test_schedule_warms_up_and_ends_at_zero() -> None:
-    assert schedule(0.05, 0.1) == pytest.approx(0.5)
-    assert schedule(0.1, 0.1) == pytest.approx(1.0)
-    assert schedule(0.55, 0.1) == pytest.approx(0.5)
-    assert schedule(1.0, 0.1) == pytest.approx(0.0)
-    assert schedule(0.0, 0.0) == pytest.approx(1.0)
 
 
 def test_a_long_record_is_the_mean_of_its_windows() -> None:

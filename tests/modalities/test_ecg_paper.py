@@ -5,7 +5,7 @@ import pytest
 from ecg_records import signal, twelve
 
 from medfm.modalities.ecg import ECG
-from medfm.modalities.ecg_paper import HEIGHT, LEFT, ROW, draw, strips, write
+from medfm.modalities.ecg_paper import HEIGHT, LEFT, ROW, WIDTH, draw, draw_prepared, strips, write
 from medfm.types import MedfmError
 
 
@@ -29,6 +29,28 @@ def test_scale_of_the_paper():
     assert figure.get_figwidth() * 25.4 == pytest.approx(
         axes.get_xlim()[1], abs=1e-6
     )  # one unit is one millimetre
+
+
+def test_a_prepared_record_and_attention_under_its_rhythm_strip():
+    """Two leads of 4 s at 100 Hz; attention in cells of half a second, the third of which is 25 to 37.5 mm from the start."""
+    x = np.stack([np.sin(np.arange(400)), np.full(400, np.nan)])
+    attention = np.array([0, 0, 1, 0, 0, 0, 0, 0.5])
+    axes = draw_prepared(x, ECG(fs=100, leads=("II", "V1")), attention, (50,)).axes[0]
+    band = axes.images[0]
+    np.testing.assert_array_equal(band.get_array(), attention[None])
+    assert band.get_extent() == [LEFT, LEFT + 100, 0.5, 3.5]
+    assert axes.get_xlim() == (0, WIDTH) and axes.get_ylim() == (0, HEIGHT)
+    words = [t.get_text() for t in axes.texts]
+    assert "V1 (absent)" in words and "II" in words and "attention" in words
+    assert not draw_prepared(x, ECG(fs=100, leads=("II", "V1"))).axes[0].images
+
+
+def test_attention_ends_with_the_paper():
+    """12 s at 100 Hz: ten of them are on the paper."""
+    x = np.tile(np.sin(np.arange(1200)), (1, 1))
+    axes = draw_prepared(x, ECG(fs=100, leads=("II",)), np.linspace(0, 1, 24), (50,)).axes[0]
+    assert axes.images[0].get_array().shape == (1, 20)
+    assert axes.images[0].get_extent()[1] == LEFT + 250
 
 
 def test_png_and_html(tmp_path):

@@ -6,10 +6,11 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from dicom_images import dataset, lut_item, ramp
+from dicom_images import dataset, lut_item, ramp, write
 from PIL import Image as Pillow
 from pydicom.pixels import apply_voi_lut
 
+from medfm.formats.pictures import read
 from medfm.modalities.grey import choose, place, shade, statistics, to_grid
 from medfm.types import Image, Voi
 
@@ -71,6 +72,28 @@ def test_the_window_is_the_file_s_else_percentiles():
         assert source == "percentiles" and voi.centre == pytest.approx((low + high) / 2, rel=1e-5)
         assert voi.width == pytest.approx(high - low, rel=1e-4)
     assert choose(image(values, voi=(Voi(50_000, 10),)), 0, (0.5, 99.5))[1] == "unusable"
+
+
+def test_all_that_the_bits_hold_whatever_the_picture_uses(tmp_path):
+    """As TorchXRayVision scales: 12 bits are 0 to 4095; a window, percentiles and the picture's own range have no say."""
+    stored = ramp()[10:30]
+    for extra, grey in (
+        ({"WindowCenter": "300", "WindowWidth": "100"}, stored / 4095),
+        ({"RescaleSlope": "-2", "RescaleIntercept": "50"}, 1 - stored / 4095),
+        ({"PhotometricInterpretation": "MONOCHROME1"}, 1 - stored / 4095),
+        ({"BitsStored": 11, "HighBit": 10}, stored / 4095),  # wrong bits stored: as many as the values need
+    ):
+        picture = read(write(tmp_path / "a.dcm", stored, **extra))
+        voi, source = choose(picture, -2, (0.5, 99.5))
+        assert source == "bits" and grid(picture, voi) == pytest.approx(grey, abs=1e-5)
+    signed = ramp(signed=True)[10:30]
+    picture = read(write(tmp_path / "b.dcm", signed))
+    assert grid(picture, choose(picture, -2, None)[0]) == pytest.approx((signed + 2048.0) / 4095, abs=1e-5)
+    Pillow.fromarray((stored >> 4).astype(np.uint8)).save(tmp_path / "c.png")
+    picture = read(tmp_path / "c.png")
+    assert grid(picture, choose(picture, -2, None)[0]) == pytest.approx((stored >> 4) / 255, abs=1e-5)
+    wide = Image(stored[None].astype(np.float32), "MONOCHROME2", 32, "nifti")  # numbers that no depth bounds
+    assert choose(wide, -2, (0.5, 99.5))[1] == "percentiles"
 
 
 def test_padding_and_collimation_have_no_say():

@@ -9,7 +9,8 @@ from xray_pictures import chest
 from medfm.modalities.base import LABEL_KINDS
 from medfm.modalities.ecg_augment import AUGMENTATIONS as ECG_AUGMENTATIONS
 from medfm.modalities.xray import Xray
-from medfm.modalities.xray_augment import AUGMENTATIONS, CUTMIX_ALTERS, cutmix, warp
+from medfm.modalities.xray_augment import AUGMENTATIONS, MIX_ALTERS, augmentation
+from medfm.modalities.xray_warp import warp
 from medfm.types import MedfmError
 
 MODALITY = Xray(size=(60, 48))
@@ -42,7 +43,7 @@ def test_each_is_seeded_changes_something_and_stays_grey(name):
 def test_labels_are_declared():
     assert all(set(a.preserves) <= set(LABEL_KINDS) and a.alters for a in AUGMENTATIONS.values())
     assert AUGMENTATIONS["flip"].alters == {"laterality", "location"}
-    assert {"location", "presence"} <= AUGMENTATIONS["crop"].alters and "location" in CUTMIX_ALTERS
+    assert {"location", "presence"} <= AUGMENTATIONS["crop"].alters and "location" in MIX_ALTERS["cutmix"]
     assert "laterality" in AUGMENTATIONS["crop"].preserves and AUGMENTATIONS["contrast"].alters == {"density"}
     assert "st" in ECG_AUGMENTATIONS["wander"].alters and "presence" in ECG_AUGMENTATIONS["wander"].preserves
 
@@ -96,14 +97,15 @@ def test_blur_keeps_the_border_of_the_picture():
     assert np.nanmax(np.abs(y - 0.5)) < 1e-5, "what is no picture does not darken its neighbours"
 
 
-def test_cutmix_counts_the_share_that_it_leaves():
-    x = np.arange(50, dtype=np.float32)[:, None, None, None] * np.ones((1, 1, 30, 40), np.float32)
-    mixed, partner, share = cutmix(x, np.random.default_rng(0))
-    for b in range(50):
-        own = float(np.mean(mixed[b] == b))
-        assert set(np.unique(mixed[b])) <= {float(b), float(partner[b])}
-        assert partner[b] == b or own == pytest.approx(share[b], abs=1e-6)
-    assert share.min() < 0.3 and share.max() > 0.9 and x[3, 0, 0, 0] == 3
+def test_a_modality_says_what_each_of_them_and_each_mix_alters():
+    for name in (*AUGMENTATIONS, *MIX_ALTERS):
+        assert (
+            MODALITY.alters(name) == MIX_ALTERS.get(name)
+            or MODALITY.alters(name) == augmentation(name).alters
+        )
+    assert "presence" not in MODALITY.alters("cutmix"), "its target is mixed by area"
+    with pytest.raises(MedfmError, match="mirror"):
+        MODALITY.alters("mirror")
 
 
 def test_unknown_names_are_said():

@@ -50,7 +50,7 @@ def test_columns_are_the_methods_own(tmp_path):
     measures = ("target_std", "context_std", "effective_rank", "probe_auroc", "samples_per_s")
     own = ("jepa_loss", "truth_loss", "lr", "weight_decay", "momentum")
     assert columns["ecg_jepa"] == ("step", "loss", *own, *measures)
-    assert columns["mae"] == ("step", "loss", "lr", "weight_decay", *measures)
+    assert columns["mae"] == ("step", "loss", "mae_loss", "truth_loss", "lr", "weight_decay", *measures)
 
 
 def test_the_simulated_corpus_is_the_generators_chunk_by_chunk(

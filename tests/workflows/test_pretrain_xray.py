@@ -128,7 +128,7 @@ def test_spark_on_a_convolutional_network(tmp_path):
     assert medfm.load(run.bundle).embed(np.random.default_rng(0).random((2, 80, 70))).shape == (2, 512)
 
 
-def test_a_folder_of_files_and_a_mixture_set_bad_files_aside(site, tmp_path):
+def test_a_folder_of_files_and_a_mixture_set_bad_files_aside(site, tmp_path, caplog):
     folder = tmp_path / "films"
     folder.mkdir()
     for path in (site.parent / "records").iterdir():
@@ -144,7 +144,8 @@ def test_a_folder_of_files_and_a_mixture_set_bad_files_aside(site, tmp_path):
     card = load_bundle(run.bundle).card
     assert not card.simulated_only and "1 unreadable set aside" in card.data
     log = (run.path / "train.log").read_text()
-    assert "set aside" in log and log.count(".dcm") >= 1
+    assert "set aside: row 6 (r-" in log and ".dcm" not in log and caplog.text.count(".dcm") >= 1
+    assert files["name"] == "site-xray" and "films" not in log
 
 
 def test_continuing_keeps_architecture_and_preprocessing(whole, tmp_path):

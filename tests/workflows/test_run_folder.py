@@ -100,3 +100,25 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(OSError) as caught, paths.written_whole(target) as part:
         raise OSError(errno.EACCES, "Permission denied", str(part))
     assert caught.value.filename == str(target)
+
+
+def test_the_log_file_has_the_words_that_are_for_files(
+    finished: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with RunFolder.create(finished, resume=True).logging() as log:
+        log.warning("set aside: %s", "waves/DOE.hea", extra={"filed": "set aside: row 2, 100 %"})
+        log.info("%d %% done", 50)
+    assert [line.split(" ", 2)[2] for line in (finished / "train.log").read_text().splitlines()] == [
+        "WARNING set aside: row 2, 100 %",
+        "INFO 50 % done",
+    ]
+    assert "waves/DOE.hea" in caplog.text and "row 2" not in caplog.text
+
+
+def test_a_run_folder_never_holds_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDFM_HOME", str(tmp_path / "run" / "home"))
+    with pytest.raises(ConfigError, match="would hold the site's key"):
+        RunFolder.create(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setenv("MEDFM_HOME", str(tmp_path / "run-home"))
+    assert RunFolder.create(tmp_path / "run").path.is_dir()

@@ -61,7 +61,7 @@ def test_a_run_leaves_everything_the_contract_names(site: tuple[Path, Path], tmp
     assert {"pretrained", "random", "difference"} <= set(results)
     assert "not a medical device" in (done.path / "report.html").read_text()
     table = pd.read_csv(done.path / "predictions.csv")
-    assert list(table.columns) == ["record", "patient", "fold", "y_y", "p_y", "p_random_y"]
+    assert list(table.columns) == ["row", "record", "patient", "fold", "y_y", "p_y", "p_random_y"]
     assert len(table) == 24 and table.groupby("patient")["fold"].nunique().max() == 1
     assert table["p_y"].between(0, 1).all()
     bundle = load_bundle(done.bundle)
@@ -137,9 +137,7 @@ def test_repeats_are_averaged_and_all_kept(site: tuple[Path, Path], tmp_path: Pa
     done = run(site, tmp_path / "run", **{"finetune.repeats": 2, "finetune.baseline": False})
     mean, each = (pd.read_csv(done.path / n) for n in ("predictions.csv", "predictions_repeats.csv"))
     assert len(each) == 2 * len(mean) == 48
-    np.testing.assert_allclose(
-        each.groupby("record")["p_y"].mean(), mean.set_index("record")["p_y"], atol=1e-5
-    )
+    np.testing.assert_allclose(each.groupby("row")["p_y"].mean(), mean.set_index("row")["p_y"], atol=1e-5)
 
 
 def test_no_patient_column_is_a_choice_that_marks_every_result(
@@ -157,7 +155,9 @@ def test_no_patient_column_is_a_choice_that_marks_every_result(
     assert "Patients were not known" in load_bundle(done.bundle).card.summary
 
 
-def test_unreadable_files_are_set_aside_and_named(site: tuple[Path, Path], tmp_path: Path) -> None:
+def test_unreadable_files_are_set_aside_and_named_on_the_screen(
+    site: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     table = pd.read_csv(site[0])
     (site[0].parent / "broken.hea").write_text("broken 12 100 400\n")
     extra = {"path": "broken.hea", "patient_id": "px", "y": 1}
@@ -165,9 +165,11 @@ def test_unreadable_files_are_set_aside_and_named(site: tuple[Path, Path], tmp_p
     path = site[0].with_name("some.csv")
     pd.concat([table, pd.DataFrame([extra, missing])]).to_csv(path, index=False)
     done = run((path, site[1]), tmp_path / "run")
-    assert done.results["records"] == 24 and len(done.results["set_aside"]) == 2
+    assert done.results["records"] == 24 and [r["row"] for r in done.results["set_aside"]] == [26, 27]
+    assert "broken.hea" in caplog.text and "nowhere.hea" in caplog.text
     log = (done.path / "train.log").read_text()
-    assert "broken.hea" in log and "nowhere.hea" in log
+    assert "set aside: row 26 (r-" in log and "broken" not in log and "nowhere" not in log
+    assert log.count("): no such file") == 1
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,17 @@ else."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import nn
 
-from medfm.config.strategies import StrategySettings
+from medfm.backbones.base import Backbone
+from medfm.config.strategies import StrategySettings, TrainedSettings
 from medfm.finetuning.heads import FinetuneModel
 from medfm.types import MedfmError
 
+Stack = list[tuple[str, list[nn.Parameter]]]  # named parameter groups, stem to top
 # Kept out of weight decay beside norms and biases, as in ViT practice.
 NO_DECAY = ("register", "cls", "position", "pos_embed")
 
@@ -34,8 +36,20 @@ class Strategy:
     def epochs(self) -> int:
         return int(getattr(self.settings, "epochs", 0))
 
+    def check(self, backbone: Backbone) -> None:
+        """Raise :class:`ConfigError` where the settings do not fit this network (it may be thrown away afterwards)."""
+        if isinstance(self.settings, TrainedSettings) and self.settings.drop_path is not None:
+            backbone.set_drop_path(self.settings.drop_path)
+
     def apply(self, model: FinetuneModel) -> None:
         """Change the network before training (insert adapters, freeze). Called once."""
+
+    def regularise(self, model: FinetuneModel) -> None:
+        """What acts while training only: stochastic depth and the head's dropout. Called once, after ``apply``."""
+        if isinstance(self.settings, TrainedSettings):
+            model.head.dropout = self.settings.head_dropout
+            if self.settings.drop_path is not None:
+                model.backbone.set_drop_path(self.settings.drop_path)
 
     def param_groups(self, model: FinetuneModel) -> list[dict[str, Any]]:
         """Optimiser groups ``{"params", "lr", "weight_decay"}``; ``lr`` is the peak of the schedule."""
@@ -43,7 +57,7 @@ class Strategy:
 
     def on_epoch(self, model: FinetuneModel, epoch: int) -> None:
         """Freeze and open for this epoch, then set training modes; to be called before each epoch."""
-        train_mode(model)
+        train_mode(model, self.settings.batch_norm)
 
     def saved_keys(self, model: FinetuneModel) -> list[str]:
         """Names in ``model.state_dict()`` that this strategy may have changed."""
@@ -59,14 +73,15 @@ class Strategy:
         return None
 
 
-def train_mode(model: nn.Module) -> None:
+def train_mode(model: nn.Module, batch_norm: str = "frozen") -> None:
     """``train()``, but a batch normalisation whose weights are frozen stays in evaluation mode: in training
-    mode its running statistics would drift with every small batch although nothing else of it moves."""
+    mode its running statistics would drift with every small batch although nothing else of it moves.
+    ``batch_norm``: ``frozen`` is this, ``all`` keeps every one of them, ``none`` none."""
     model.train()
     for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            own = list(module.parameters(recurse=False))
-            if not own or not any(p.requires_grad for p in own):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and batch_norm != "none":
+            trained = any(p.requires_grad for p in module.parameters(recurse=False))
+            if batch_norm == "all" or not trained:
                 module.eval()
 
 
@@ -89,13 +104,20 @@ def split_decay(
 
 
 def layerwise_groups(
-    model: FinetuneModel, *, lr: float, head_lr: float, decay: float, weight_decay: float
+    model: FinetuneModel, settings: Any, stack: Stack | None = None, rates: Mapping[str, float] | None = None
 ) -> list[dict[str, Any]]:
-    """The head at ``head_lr``; backbone group l of G (stem 0, top G - 1) at ``lr * decay ** (G - 1 - l)``."""
+    """The head at ``settings.head_lr``; group l of G (stem 0, top G - 1) at ``lr * layer_decay ** (G - 1 - l)``, or at
+    what ``rates`` names.
+
+    A ViT's own groups (``stack=None``) have the layer ids of MAE's fine-tuning: patches, positions and extra tokens 0,
+    block i of L i + 1, final norm and head L + 1, at ``lr * layer_decay ** (L + 1 - id)``.
+    """
     names = {id(p): n for n, p in model.backbone.named_parameters()}
-    stack = model.backbone.groups()
-    groups = split_decay(model.head.named_parameters(), head_lr, weight_decay)
-    for depth, (_, parameters) in enumerate(reversed(stack)):
+    decay, head_decay, rates = settings.weight_decay, settings.head_weight_decay, rates or {}
+    groups = split_decay(
+        model.head.named_parameters(), settings.head_lr, decay if head_decay is None else head_decay
+    )
+    for depth, (name, parameters) in enumerate(reversed(stack or model.backbone.groups())):
         trained = [(names[id(p)], p) for p in parameters if p.requires_grad]
-        groups += split_decay(trained, lr * decay**depth, weight_decay)
+        groups += split_decay(trained, rates.get(name, settings.lr * settings.layer_decay**depth), decay)
     return groups

@@ -12,7 +12,4 @@ class Full(Strategy):
     starts_from_probe = False
 
     def param_groups(self, model: FinetuneModel) -> list[dict[str, Any]]:
-        s = self.settings
-        return layerwise_groups(
-            model, lr=s.lr, head_lr=s.head_lr, decay=s.layer_decay, weight_decay=s.weight_decay
-        )
+        return layerwise_groups(model, self.settings)

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from medfm.finetuning.heads import FinetuneModel
-from medfm.finetuning.strategies.base import Strategy, freeze, split_decay, train_mode
+from medfm.finetuning.strategies.base import Strategy, freeze, split_decay
 from medfm.types import MedfmError
 
 ADAPTER = "default"
@@ -47,13 +47,11 @@ class LoRA(Strategy):
     def param_groups(self, model: FinetuneModel) -> list[dict[str, Any]]:
         s = self.settings
         adapters = [(n, p) for n, p in model.backbone.named_parameters() if p.requires_grad]
+        of_head = s.weight_decay if s.head_weight_decay is None else s.head_weight_decay
         return [
-            *split_decay(model.head.named_parameters(), s.head_lr, s.weight_decay),
+            *split_decay(model.head.named_parameters(), s.head_lr, of_head),
             *split_decay(adapters, s.lr, s.weight_decay),
         ]
-
-    def on_epoch(self, model: FinetuneModel, epoch: int) -> None:
-        train_mode(model)
 
     def saved_keys(self, model: FinetuneModel) -> list[str]:
         return [k for k in model.state_dict() if ".lora_" in k or k.startswith("head.")]
