@@ -52,5 +52,5 @@ def _session_home(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _home(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("MEDFM_HOME", str(tmp_path_factory.mktemp("home")))
-    for name in ("MEDFM_OFFLINE", "HF_TOKEN"):
+    for name in ("MEDFM_OFFLINE", "MEDFM_KEY_FILE", "HF_TOKEN"):
         monkeypatch.delenv(name, raising=False)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from medfm.cli.catalog import datasets, table
+from medfm.cli.codes import codes
+from medfm.cli.dedup import dedup
 from medfm.types import RESEARCH_USE, ConfigError, MedfmError
 
 if TYPE_CHECKING:
@@ -131,59 +135,8 @@ def show(
     typer.echo(RESEARCH_USE)
 
 
-@app.command()
-def datasets(
-    name: str | None = typer.Argument(None, help="one data set, with its labels and citation"),
-    as_json: bool = AS_JSON,
-) -> None:
-    """Public data sets that --data NAME=/path understands: licence, access, labels. Nothing is downloaded."""
-    from medfm.data import catalog
-
-    if name:
-        dataset = catalog.load(name)
-        if as_json:
-            sets = dataset.label_sets()
-            _say_json({**dataset.model_dump(mode="json", exclude={"labels"}), "label_sets": sets})
-            return
-        for key in ("title", "licence", "access", "doi", "seconds", "units"):
-            if value := getattr(dataset, key):
-                typer.echo(f"{key:9} {value}")
-        typer.echo(f"{'fs':9} {', '.join(f'{f:g}' for f in dataset.fs)} Hz")
-        if dataset.expected.records:
-            patients = f", {dataset.expected.patients} patients" if dataset.expected.patients else ""
-            typer.echo(f"{'size':9} {dataset.expected.records} records{patients}")
-        for key, labels in dataset.label_sets().items():
-            listed = ", ".join(labels) if len(labels) <= 12 else f"{', '.join(labels[:10])}, ..."
-            typer.echo(f"labels    {key} ({len(labels)}): {listed}")
-        for note in dataset.notes:
-            typer.echo(f"note      {note}")
-        typer.echo(
-            f"\n{dataset.citation.strip()}\n\n"
-            f"medfm pretrain --modality {dataset.modality} --data {dataset.id}=/path"
-        )
-        return
-    rows = [catalog.load(ident) for ident in catalog.names()]
-    if as_json:
-        _say_json(
-            [
-                {"id": d.id, "title": d.title, "licence": d.licence, "access": d.access, "doi": d.doi}
-                for d in rows
-            ]
-        )
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("id", "records", "licence", "access", "label sets", box=None, pad_edge=False)
-    for d in rows:
-        table.add_row(
-            d.id,
-            str(d.expected.records or ""),
-            d.licence,
-            d.access.split(",")[0],
-            ", ".join(d.label_sets()) or "none",
-        )
-    Console().print(table)
+app.command()(datasets)
+app.command()(table)
 
 
 @app.command()
@@ -232,7 +185,7 @@ def split(
     from medfm.data.manifest import Manifest
     from medfm.data.splits import split_patients
     from medfm.data.tables import read_table
-    from medfm.paths import written_whole
+    from medfm.paths import seen_from, written_whole
 
     try:
         shares = [float(part) for part in fractions.split(",")]
@@ -261,10 +214,14 @@ def split(
         frame.loc[rows, "split"] = name
         people = len({manifest.patients[r] for r in rows})
         typer.echo(f"{name:6} {len(rows)} records, {people} patients")
-    frame["path"] = [_moved(p, output.resolve().parent) for p in manifest.paths]
+    frame["path"] = [seen_from(p, output.resolve().parent) for p in manifest.paths]
     with written_whole(output) as part:
         frame.to_csv(part, index=False)
     typer.echo(f"{output}")
+
+
+app.command()(dedup)
+app.command()(codes)
 
 
 def _new(output: Path, overwrite: bool) -> None:
@@ -315,18 +272,28 @@ def _print_scan(result: ScanResult, most: int) -> None:
         for path, reason in result.failed[:most]:
             typer.echo(f"  {path}: {reason}")
         if len(result.failed) > most:
-            typer.echo(f"  and {len(result.failed) - most} more (--show {len(result.failed)})")
+            typer.echo(
+                f"  and {len(result.failed) - most} more (--show {len(result.failed)}); all by reason:"
+            )
+            for reason, count in Counter(reason for _, reason in result.failed).most_common(10):
+                typer.echo(f"  {count} x {reason}")
 
 
 def _print_summary(summary: dict[str, Any]) -> None:
     def listed(counts: dict[str, Any]) -> str:
         return ", ".join(f"{k} ({v})" for k, v in counts.items())
 
-    patients = summary["patients"]
-    people = f"{patients} patients" if patients else "patients not stated by the files"
+    known = summary["patients_known"]
+    people = f"{known['patients']} patients" if known["patients"] else "patients not stated"
+    if known["patients"] and known["records"] < summary["records"]:
+        people += f" in the {known['records']} that state one"
+    if known["most"] > 1:
+        people += f" (up to {known['most']} records each)"
     typer.echo(
         f"{summary['source']}: {summary['records']} records, {people}, {summary['failed']} could not be read"
     )
+    if summary["others"]:
+        typer.echo(f"no record {listed(summary['others'])}")
     if not summary["records"]:
         return
     typer.echo(f"formats   {listed(summary['formats'])}")
@@ -352,10 +319,13 @@ def _print_pictures(summary: dict[str, Any], listed: Any) -> None:
     typer.echo(
         f"shown as  {listed(summary['photometric'])}; {summary['windowed_before']} were windowed before export"
     )
+    if list(summary["body_parts"]) != ["not stated"]:
+        typer.echo(f"body part {listed(summary['body_parts'])}")
     typer.echo(f"views     {listed(summary['views'])}")
     typer.echo(f"spacing   {listed(summary['spacing'])}")
-    pairs = summary["duplicates"]
-    typer.echo(f"same film {len(pairs)} pair{'s' * (len(pairs) != 1)}")
+    pairs, across = summary["duplicates"], summary["duplicates_across"]
+    apart = [f"{count} across {kind}" for kind, count in across.items() if count]
+    typer.echo(f"same film {', '.join([f'{len(pairs)} pair' + 's' * (len(pairs) != 1), *apart])}")
     for first, second in pairs[:5]:
         typer.echo(f"  {first} and {second}")
 
@@ -383,11 +353,6 @@ def _next_step(result: ScanResult, written: Path, modality: str) -> None:
         )
     typer.echo(f"next: medfm pretrain --modality {modality} --data {written}")
     typer.echo(RESEARCH_USE)
-
-
-def _moved(path: str, folder: Path) -> str:
-    resolved = Path(path).resolve()
-    return resolved.relative_to(folder).as_posix() if resolved.is_relative_to(folder) else str(resolved)
 
 
 def _say_json(value: Any) -> None:

@@ -135,9 +135,14 @@ def where(
         ("local hub", paths.hub()),
         ("fetched models", paths.home() / "bundles"),
         ("ingested records", paths.store()),
+        ("key of the codes", paths.key_file()),
     ):
         typer.echo(f"{name:17} {path}{'' if path.exists() else '  (not there yet)'}")
-    typer.echo("MEDFM_HOME=PATH moves all but the first.")
+    typer.echo("MEDFM_HOME=PATH moves all but the first; MEDFM_KEY_FILE=PATH names another key.")
+    typer.echo(
+        "Keep a copy of the key, and give it to nobody: with another one, the codes of patients and records in earlier "
+        "runs can no longer be matched; with it, anyone can try names against them."
+    )
 
 
 @app.command()
@@ -147,10 +152,10 @@ def pull(ref: str = REF) -> None:
     from medfm.hub.folder import local_hub
     from medfm.hub.resolve import resolve
 
-    folder = resolve(ref)
-    card = load_bundle(folder).card
-    revision = local_hub().publish(folder, card.id)
-    typer.echo(f"{card.id}@{revision} is in the local hub. Next: medfm hub show {card.id}")
+    bundle = load_bundle(resolve(ref))
+    bundle.require_weights()
+    revision = local_hub().publish(bundle.path, bundle.card.id)
+    typer.echo(f"{bundle.card.id}@{revision} is in the local hub. Next: medfm hub show {bundle.card.id}")
 
 
 @app.command()

@@ -21,7 +21,9 @@ PATIENT = typer.Option(
     "--patient",
     help="Patient column (patient_id). 'none': every record its own patient; marks every result.",
 )
-CONFIG = typer.Option(None, "--config", help="A YAML file, or a run folder to run again.")
+CONFIG = typer.Option(
+    None, "--config", help="A YAML file, a recipe by its name, or a run folder to run again."
+)
 OUTPUT = typer.Option(None, "--output", "-o", help="Run folder.")
 NAME = typer.Option(None, "--name", help="Name in the local hub.")
 SEED = typer.Option(None, "--seed", help="Random seed (0).")
@@ -39,6 +41,9 @@ BACKBONE = typer.Option(
 )
 TABLE = typer.Argument(
     None, metavar="TABLE", help="CSV, TSV, Excel or Parquet with a path and a patient column."
+)
+CODES = typer.Option(
+    False, "--codes", help="For a file that leaves the site: codes in place of patient ids, names and paths."
 )
 SOURCE = typer.Argument(..., metavar="PATH|TABLE", help="A file, a folder or a table with a path column.")
 
@@ -230,17 +235,18 @@ def embed(
     backbone: str = typer.Option(..., "--backbone", help="REF."),
     output: str = typer.Option(..., "--output", "-o", help="FILE.parquet, .csv or .npz."),
     patient: str = PATIENT,
+    codes: bool = CODES,
     overwrite: bool = REPLACE,
     as_json: bool = JSON,
 ) -> None:
-    """Embeddings of files, a folder or a table: one row a record."""
+    """Embeddings of files, a folder or a table: one row a record, with its name and path unless --codes."""
     from medfm.cli.output import course
 
     column = _patient(patient, "patient").get("patient")
     with course():
         from medfm.workflows.embed import embed as workflow
 
-        written = workflow(source, backbone, output, patient=column, overwrite=overwrite)
+        written = workflow(source, backbone, output, patient=column, codes=codes, overwrite=overwrite)
     _say_written(written or output, as_json)
 
 
@@ -250,17 +256,18 @@ def predict(
     model: str = typer.Option(..., "--model", help="A fine-tuned run, its bundle, or a REF."),
     output: str = typer.Option(..., "--output", "-o", help="FILE.csv."),
     patient: str = PATIENT,
+    codes: bool = CODES,
     overwrite: bool = REPLACE,
     as_json: bool = JSON,
 ) -> None:
-    """Predictions of a fine-tuned run: one row a record."""
+    """Predictions of a fine-tuned run: one row a record, with its name and path unless --codes."""
     from medfm.cli.output import course
 
     column = _patient(patient, "patient").get("patient")
     with course():
         from medfm.workflows.predict import predict as workflow
 
-        written = workflow(source, model, output, patient=column, overwrite=overwrite)
+        written = workflow(source, model, output, patient=column, codes=codes, overwrite=overwrite)
     _say_written(written or output, as_json)
 
 

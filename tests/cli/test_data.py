@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from ecg_records import LEADS, twelve
+from PIL import Image
 
 from medfm.cli.main import main
 from medfm.formats import wfdb
@@ -136,3 +137,44 @@ def test_show_names_the_record_that_cannot_be_drawn(site, capsys):
     wfdb.write(site / "flat", np.zeros((12, 2500)), 250.0, LEADS)
     assert main(["data", "show", "flat.hea", "--output", "flat.html"]) == 1
     assert "flat: none of its leads" in capsys.readouterr().err and not (site / "flat.html").exists()
+
+
+@pytest.fixture
+def films(tmp_path, monkeypatch):
+    """Three films of two patients: the second one twice, under another name."""
+    monkeypatch.chdir(tmp_path)
+    rows = []
+    for name, seed, patient in (("a", 0, "p"), ("b", 1, "q"), ("c", 1, "q")):
+        grey = np.kron(np.random.default_rng(seed).random((12, 10)), np.ones((8, 8)))
+        Image.fromarray(np.rint(grey * 255).astype(np.uint8)).save(f"{name}.png")
+        rows.append({"path": f"{name}.png", "patient_id": patient, "nodule": int(name == "c")})
+    pd.DataFrame(rows).to_csv("t.csv", index=False)
+    return tmp_path
+
+
+def test_dedup(films, capsys):
+    assert main(["data", "dedup", "t.csv"]) == 0
+    said = capsys.readouterr().out
+    for part in ("pictures     3", "kept         2", "copies       1", "6 bits or less, within one patient_id",
+                 "finding: 1 of the dropped copies have other labels", "keep list: keep.csv; dropped: keep.dropped.csv",
+                 "--data keep.csv", "Research use"):  # fmt: skip
+        assert part in said, said
+    assert pd.read_csv("keep.csv")["path"].tolist() == ["a.png", "b.png"]
+    assert pd.read_csv("keep.dropped.csv")["repeats"].tolist() == ["b.png"]
+    assert main(["data", "dedup", "t.csv"]) == 2 and "exists already" in capsys.readouterr().err
+    assert (
+        main(["data", "dedup", "t.csv", "--overwrite", "--json", "--patient", "none", "--target", "nodule"])
+        == 0
+    )
+    found = json.loads(capsys.readouterr().out)
+    assert found["kept"] == 2 and found["within"] is None and found["keep"] == "keep.csv"
+    assert found["findings"][0]["code"] == "copies-contradict"
+
+
+def test_dedup_says_what_it_cannot(films, capsys):
+    assert main(["data", "dedup", "t.csv", "--modality", "ecg"]) == 2
+    assert "among pictures (--modality xray)" in capsys.readouterr().err
+    pd.read_csv("t.csv").drop(columns="patient_id").to_csv("t.csv", index=False)
+    assert main(["data", "dedup", "t.csv", "--distance", "3", "--output", "k.csv"]) == 0
+    assert "not sought: no patient column (--patient COLUMN)" in capsys.readouterr().out
+    assert main(["data", "dedup", "nowhere", "--output", "n.csv"]) == 2

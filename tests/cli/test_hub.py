@@ -5,11 +5,13 @@ import json
 import subprocess
 import sys
 import tarfile
+from typing import ClassVar
 
 import pytest
 import torch
 from tiny_bundle import save
 
+from medfm import paths
 from medfm.cli.main import main
 from medfm.hub.folder import FolderStore, local_hub
 
@@ -49,6 +51,7 @@ def test_pull_list_show_verify_where(medfm, bundle):
     assert status == 0 and out.strip() == str(local_hub().fetch("tiny-sim"))
     status, out, _ = medfm("where")
     assert status == 0 and str(local_hub().root) in out
+    assert f"{paths.key_file()}  (not there yet)" in out and "Keep a copy of the key" in out
 
 
 def test_what_a_script_parses_is_json_and_nothing_else(medfm, bundle):
@@ -109,6 +112,12 @@ def test_wrong_references_are_one_sentence(medfm, bundle):
     assert status == 2 and "--modality eeg is unknown" in err
 
 
+def test_pull_of_a_card_without_weights_says_what_to_fetch(medfm):
+    status, _, err = medfm("pull", "torchxrayvision-resnet50-res512-all")
+    assert status == 1 and "only the card is here" in err and "medfm hub convert torchxrayvision" in err
+    assert medfm("show", "torchxrayvision-resnet50-res512-all")[0] == 0
+
+
 def test_convert_names_its_sources_and_refuses_what_is_no_checkpoint(medfm, tmp_path):
     status, _, err = medfm("convert", "ecg-jpa", "x.pt", "--output", tmp_path / "o")
     assert status == 2 and "ecg-jepa" in err
@@ -129,6 +138,7 @@ def test_convert_writes_a_bundle_with_the_converters_weights_and_notes(medfm, tm
         backbone = tiny_bundle.vit(3)
         modality_settings = tiny_bundle.ecg().settings()
         notes = ("Heads were guessed.",)
+        card: ClassVar = {}
 
     monkeypatch.setattr(tiny_bundle, "convert", lambda path: Converted, raising=False)
     monkeypatch.setitem(convert.CONVERTERS, "tiny", "tiny_bundle:convert")

@@ -214,7 +214,7 @@ def test_probe_embed_predict(workflow, capsys):
     }
     assert workflow[1][1]["patient"] == "patient_id" and workflow[1][1]["repeats"] == 4
     assert medfm("probe t.csv --backbone b --target a --pool median") == 2
-    assert workflow[2] == (("waves", "b", "z.csv"), {"patient": None, "overwrite": False})
+    assert workflow[2] == (("waves", "b", "z.csv"), {"patient": None, "overwrite": False, "codes": False})
     assert workflow[3][0] == ("waves", "run", "p.csv")
     assert medfm("predict t.csv --model run --output p.csv --patient pid --overwrite") == 0
-    assert workflow[4][1] == {"patient": "pid", "overwrite": True}
+    assert workflow[4][1] == {"patient": "pid", "overwrite": True, "codes": False}

@@ -59,7 +59,9 @@ def test_a_step_gives_a_finite_scalar_loss_with_gradients(name):
 def test_a_step_is_a_function_of_seed_and_step(name):
     first, again, other = make(name), make(name), make(name, seed=1)
     losses = [float(m.step(batch(m))[0].detach()) for m in (first, again, other)]
-    assert losses[0] == losses[1] != losses[2]
+    assert losses[0] == losses[1]
+    # A method of several views draws in the loader, by seed and step, and need not draw in its own step.
+    assert losses[0] != losses[2] or first.view_spec.views > 1
 
 
 def test_the_global_random_state_plays_no_part_and_is_left_alone(name):
