@@ -3,10 +3,12 @@ training."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +17,7 @@ import torch
 
 from medfm.backbones.base import Backbone, build
 from medfm.config.strategies import LinearProbeSettings
+from medfm.data.manifest import Manifest
 from medfm.data.splits import patient_folds, repeats_auto
 from medfm.evaluation.protocol import evaluate_folds, jsonable, paired_difference
 from medfm.finetuning.logistic import fit_logistic
@@ -34,6 +37,7 @@ from medfm.workflows.run_folder import writing
 LOG = logging.getLogger("medfm.run")
 PRETRAINED, RANDOM = "pretrained", "random"
 PROBES = ("prototypes", "logistic regression")
+TRIED = 20  # records that tell which modality a table is of
 
 
 def probe(
@@ -71,7 +75,7 @@ def probe(
     """
     written = check_output(output, (".json",), overwrite) if output else None
     labels = read_labels(table, target, kind=task, patient=patient, folds=folds)
-    refs = [backbone] if backbone != "all" else _all_models()
+    refs = [backbone] if backbone != "all" else _all_models(labels.manifest)
     rows: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []
     facts: dict[str, Any] = {}
     for ref in refs:
@@ -167,22 +171,44 @@ def _without_network(
     return rows
 
 
-def _all_models() -> list[str]:
+def _all_models(manifest: Manifest) -> list[str]:
+    """Models with weights whose modality reads these records."""
     from medfm.hub.catalog import list_models
 
-    refs = []
+    refs: list[str] = []
+    reads: dict[str, bool] = {}
     for row in list_models():
         try:
-            if load_bundle(resolve(row.id)).has_weights:
-                refs.append(row.id)
+            bundle = load_bundle(resolve(row.id))
         except MedfmError as error:
             LOG.warning("%s is left out: %s", row.id, error)
+            continue
+        if not bundle.has_weights:
+            continue
+        name = bundle.card.modality
+        if name not in reads:
+            reads[name] = _reads(bundle.modality(), manifest)
+        if reads[name]:
+            refs.append(row.id)
+        else:
+            LOG.info("%s is left out: it is for %s, and the first records are none", row.id, name)
     if not refs:
         raise MedfmError(
-            "no model with weights in the catalogue or the local hub: pretrain one (medfm pretrain "
-            "--modality ecg)."
+            f"{manifest.source}: no model with weights in the catalogue or the local hub reads its records. Pretrain one "
+            "(medfm pretrain --modality ecg, xray); medfm data scan says what the files are."
         )
     return refs
+
+
+def _reads(modality: Any, manifest: Manifest) -> bool:
+    """Whether one of the first records can be read so."""
+    for path, rate in itertools.islice(zip(manifest.paths, manifest.rates), TRIED):
+        with suppress(
+            Exception
+        ):  # many kinds; what is wrong is said when a model of the right modality reads it
+            modality.read(path, quality=False, **({} if rate is None else {"fs": rate}))
+            return True
+    return False
 
 
 def _facts(cohort: Cohort) -> dict[str, Any]:

@@ -12,11 +12,17 @@ from medfm.evaluation.probe import probe
 from medfm.hub.bundle import load_bundle
 from medfm.hub.card import first_sentence
 from medfm.hub.catalog import shipped_models
-from medfm.synthetic.corpus import ecg_arrays
+from medfm.synthetic.corpus import ecg_arrays, radiograph_arrays
 
 MODELS = shipped_models()
-RECORDS = {"ecg": lambda count, seed, fs, seconds: ecg_arrays(count, seed=seed, fs=fs, seconds=seconds)}
-TARGETS = {"ecg": ["rbbb", "lvh", "mi", "st_depression", "t_inversion"]}
+RECORDS = {
+    "ecg": lambda count, seed, like: ecg_arrays(count, seed=seed, fs=like.fs, seconds=like.seconds),
+    "xray": lambda count, seed, like: radiograph_arrays(count, seed=seed, size=like.size),
+}
+TARGETS = {
+    "ecg": ["rbbb", "lvh", "mi", "st_depression", "t_inversion"],
+    "xray": ["effusion", "cardiomegaly", "consolidation", "normal"],
+}
 
 
 def test_the_starter_that_the_readme_names_is_in_the_box():
@@ -45,7 +51,7 @@ def test_a_frozen_probe_beats_the_same_network_untrained(name):
     bundle = load_bundle(MODELS[name])
     modality = bundle.modality()
     kind = bundle.card.modality
-    x, labels = RECORDS[kind](400, 424_242, modality.fs, modality.seconds)
+    x, labels = RECORDS[kind](400, 424_242, modality)
     y, people = labels[TARGETS[kind]].to_numpy(float), labels["patient_id"].to_numpy(str)
     present = np.ones(x.shape[:2], bool)
     inputs = torch.from_numpy(modality.normalise(x, present)), torch.from_numpy(present)

@@ -100,7 +100,12 @@ def test_the_transformer_recipe_is_what_it_says() -> None:
         path, {"finetune.table": "t", "finetune.backbone": "b", "finetune.target": ["y"]}
     )
     asked, strategy = given.finetune, given.finetune.strategy
-    assert (strategy.name, strategy.layer_decay, strategy.drop_path, strategy.epochs) == ("lp-ft", 0.55, 0.2, 75)
+    assert (strategy.name, strategy.layer_decay, strategy.drop_path, strategy.epochs) == (
+        "lp-ft",
+        0.55,
+        0.2,
+        75,
+    )
     assert (asked.augment, asked.mix, strategy.weight_decay) == (("rand-m6-n2",), "none", 0.05)
     assert strategy.warmup * 75 == pytest.approx(
         5, abs=0.05

@@ -121,11 +121,11 @@ def test_spark_on_a_convolutional_network(tmp_path):
     run = pretrain(config, progress=False)
     bundle = load_bundle(run.bundle)
     assert "not asked for" in run.report.read_text(encoding="utf-8")
-    assert bundle.card.id == "xray-spark-resnet18-sim" and "resnet18" in bundle.card.architecture
+    assert bundle.card.id == "xray-spark-regnetx-002-sim" and "regnetx_002" in bundle.card.architecture
     assert (
         bundle.config["backbone"]["in_channels"] == 1 and "2301.03580" in (run.path / "cite.bib").read_text()
     )
-    assert medfm.load(run.bundle).embed(np.random.default_rng(0).random((2, 80, 70))).shape == (2, 512)
+    assert medfm.load(run.bundle).embed(np.random.default_rng(0).random((2, 80, 70))).shape == (2, 368)
 
 
 def test_a_folder_of_files_and_a_mixture_set_bad_files_aside(site, tmp_path, caplog):
@@ -212,7 +212,7 @@ def test_one_step_of_full_finetuning_draws_augmented_pictures(whole, site, tmp_p
         "finetune.backbone": str(whole.path),
         "finetune.target": ["effusion"],
         "finetune.strategy": {"name": "full", "epochs": 1},
-        "finetune.augment": ["crop"],
+        "finetune.augment": ["zoom"],
         "finetune.folds": 2,
         "finetune.bootstrap": 0,
         "output.dir": str(tmp_path / "tuned"),

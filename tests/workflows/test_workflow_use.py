@@ -56,7 +56,9 @@ def test_probe_of_all_models_takes_those_that_have_weights(site: tuple[Path, Pat
 
     FolderStore(paths.hub()).publish(site[1], "tiny-sim")
     results = probe(site[0], "all", ["y"], folds=2, bootstrap=0, progress=False)
-    assert "tiny-sim" in {row["backbone"] for row in results["rows"]}
+    named = {row["backbone"] for row in results["rows"]}
+    assert {"tiny-sim", "ecg-jepa-xs-sim"} <= named
+    assert "xray-spark-xs-sim" not in named, "it reads no ECG"
 
 
 def test_embeddings_are_the_networks_and_say_whose_they_are(site: tuple[Path, Path], tmp_path: Path) -> None:
