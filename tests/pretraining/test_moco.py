@@ -230,10 +230,30 @@ def test_the_loss_is_in_single_precision_under_autocast():
     method = make(Plain(), **SMALL)
     kinds = []
     similarities = method.similarities
-    method.similarities = lambda q, k, first: kinds.append((q.dtype, k.dtype)) or similarities(q, k, first)
+
+    def seen(q, k, first):
+        similarity, own = similarities(q, k, first)
+        kinds.append((q.dtype, k.dtype, similarity.dtype))
+        return similarity, own
+
+    method.similarities = seen
     with torch.autocast("cpu", torch.bfloat16):
         loss = method.step(batch((9,)))[0]
-    assert kinds == [(torch.float32, torch.float32)] and loss.dtype == torch.float32
+    assert kinds == [(torch.float32,) * 3] and loss.dtype == torch.float32
+
+
+@pytest.mark.parametrize("queue", [0, 12])
+def test_a_device_finds_its_own_keys_among_those_of_all(queue):
+    """Six records on two devices: the second one's are the last three, in both views."""
+    method = make(Plain(), queue=queue, **V2)
+    g = torch.Generator().manual_seed(3)
+    q, k = (nn.functional.normalize(torch.randn(2, 6, 4, generator=g), dim=2) for _ in range(2))
+    whole, own = method.similarities(q, k, 0)
+    for first in (0, 3):
+        part, mine = method.similarities(q[:, first : first + 3], k, first)
+        rows = [first, first + 1, first + 2, first + 6, first + 7, first + 8]
+        torch.testing.assert_close(part, whole[rows])
+        assert mine.tolist() == own[rows].tolist() == ([0] * 6 if queue else [r % 6 for r in rows])
 
 
 @pytest.mark.parametrize(("settings", "others"), [(SMALL, 23), ({**V2, "queue": 64}, 64)], ids=["v3", "v2"])
