@@ -114,6 +114,38 @@ class Image:
 
 
 @dataclass(frozen=True)
+class Volume:
+    """What a volume format yields: voxel values after rescale, on the file's own grid, nothing resampled.
+
+    x: ``[X, Y, Z]`` int16 or float32, axes in the file's own order. affine: float64 ``[4, 4]``, voxel index to mm in
+    RAS+ (x to the right, y to the front, z to the head, as NIfTI has it). unit: ``"HU"`` where file or values say so,
+    ``""`` where it is not known, ``"label"`` for a mask that was asked for as one. valid: bool ``[X, Y, Z]``, False where
+    the file says that there is no measurement (padding), None: everywhere. ``meta`` may hold identity and never leaves
+    the site.
+    """
+
+    x: np.ndarray
+    affine: np.ndarray
+    unit: str
+    format: str
+    valid: np.ndarray | None = None
+    record: str = ""
+    patient: str | None = None
+    meta: dict[str, Any] = dataclasses.field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+
+    def __post_init__(self) -> None:
+        assert self.x.ndim == 3 and self.affine.shape == (4, 4)
+        assert self.valid is None or self.valid.shape == self.x.shape
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """mm between voxels along each axis of ``x``."""
+        lengths = (self.affine[:3, :3] ** 2).sum(0) ** 0.5
+        return tuple(float(v) for v in lengths)  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
 class Sample:
     """One record on its modality's grid.
 
@@ -137,10 +169,16 @@ class Sample:
 
 @dataclass(frozen=True)
 class ViewSpec:
-    """What a method asks of the loader (torch-free): masks and grid cuts are made in the method, on the device."""
+    """What a method asks of the loader (torch-free): masks and grid cuts are made in the method, on the device.
+
+    views: versions of each record, in ``Batch.views["views"]`` where there are several. place: ``same``, one window of
+    the record augmented so many times; ``any``, each view a window of its own, drawn anywhere in the record. size: of a
+    window, in steps of the modality's grid; None: the modality's own.
+    """
 
     views: int = 1
     same: Literal["record", "patient"] = "record"
+    place: Literal["same", "any"] = "same"
     size: tuple[int, ...] | None = None
     augment: tuple[str, ...] = ()
 

@@ -104,6 +104,23 @@ class Pyramid(Protocol):
         ...
 
 
+@runtime_checkable
+class Dense(Protocol):
+    """Capability of networks with a decoder: maps at the input's own resolution, from which a mask is read voxel by voxel.
+
+    ``dense_widths[i]`` channels and ``dense_strides[i]`` (input steps a cell, one number an axis) of dense map i, fine to
+    coarse; the first has strides of 1. ``has_decoder`` is False where the network was built without its decoder.
+    """
+
+    has_decoder: bool
+    dense_widths: tuple[int, ...]
+    dense_strides: tuple[tuple[int, ...], ...]
+
+    def dense(self, x: Tensor) -> tuple[Tensor, ...]:
+        """``x [B, C, *S]`` without NaN to maps ``[B, dense_widths[i], *S / dense_strides[i]]``, before any classifier."""
+        ...
+
+
 def build(config: dict[str, Any]) -> Backbone:
     """Rebuild a backbone from its :meth:`Backbone.config` (the inverse, up to weights)."""
     from medfm.config.backbones import BACKBONES
