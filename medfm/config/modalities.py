@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
@@ -80,7 +80,69 @@ class XraySettings(Settings):
         return value
 
 
+Edge = Annotated[int, Field(ge=8, le=1024)]
+Millimetres = Annotated[float, Field(gt=0, le=50)]
+
+
+class CTSettings(Settings):
+    """What a CT volume means to a model: its axes, its grid in mm, and which Hounsfield units are black and white."""
+
+    name: Literal["ct"] = "ct"
+    size: tuple[Edge, Edge, Edge] = Field(
+        (96, 96, 96), description="voxels of what the network takes at once: to the right, front and head"
+    )
+    spacing: tuple[Millimetres, Millimetres, Millimetres] = Field(
+        (1.5, 1.5, 1.5), description="mm between voxels of the model's grid"
+    )
+    orientation: str = Field(
+        "RAS", description="where the three axes point: R or L, A or P, S or I, in any order"
+    )
+    windows: tuple[tuple[float, float], ...] = Field(
+        ((-175.0, 250.0),),
+        min_length=1,
+        description="HU shown black and white, clipped to 0 and 1; one channel a window",
+    )
+    foreground: Literal["body", "none"] = Field(
+        "body", description="keep the box around the body, without the air beside it, or all of the volume"
+    )
+    units: Literal["hu", "any"] = Field(
+        "hu", description="set volumes aside whose values are not in HU, or take any values as they are"
+    )
+    gaps: Literal["refuse", "resample"] = Field(
+        "refuse", description="a DICOM series with missing slices: set aside, or filled by interpolation"
+    )
+    tilt: Literal["refuse", "resample"] = Field(
+        "refuse", description="a DICOM series with a tilted gantry: set aside, or straightened"
+    )
+    normalise: Literal["dataset", "record", "none"] = Field(
+        "none",
+        description="after the windows: mean and deviation of the training data, of the volume, or 0 to 1",
+    )
+    mean: tuple[float, ...] | None = Field(None, description="mean a window; fitted on training data")
+    std: tuple[float, ...] | None = Field(None, description="deviation a window; fitted on training data")
+
+    @field_validator("orientation")
+    @classmethod
+    def _orientation(cls, value: str) -> str:
+        value = value.upper()
+        if len(value) != 3 or {frozenset("RL"), frozenset("AP"), frozenset("SI")} != {
+            next((pair for pair in map(frozenset, ("RL", "AP", "SI")) if c in pair), frozenset())
+            for c in value
+        }:
+            raise ValueError("orientation: give where the axes point, for instance RAS or LPS")
+        return value
+
+    @field_validator("windows")
+    @classmethod
+    def _windows(cls, value: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
+        for low, high in value:
+            if not low < high:
+                raise ValueError("windows: give pairs of rising HU, for instance [[-175, 250], [-1000, 400]]")
+        return value
+
+
 MODALITIES: dict[str, Entry] = {
     "ecg": Entry(ECGSettings, "medfm.modalities.ecg:ECG"),
     "xray": Entry(XraySettings, "medfm.modalities.xray:Xray"),
+    "ct": Entry(CTSettings, "medfm.modalities.ct:CT"),
 }

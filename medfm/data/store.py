@@ -3,7 +3,8 @@
 Layout of ``<root>/<key>/``::
 
     signals.i16    records one after another, each ``[C, T_i]`` C-contiguous int16; -32768 is NaN
-    index.npz      row (manifest row), offset (in samples), length, gain [n, C] (mV per step), present [n, C], gaps [n]
+    index.npz      row (manifest row), offset (in samples), length, gain [n, C] (unit per step), present [n, C], gaps [n],
+                   and what else a kind of record has (volumes: shape, affine)
     labels.csv     only for generated corpora: the labels, row by row
     store.json     sampling rate, channels, what failed and why, and the inputs of the key
 
@@ -34,16 +35,19 @@ from medfm.types import MedfmError
 STORE_VERSION = 1
 NAN = np.int16(-32768)
 CHUNK = 128
+INDEX = ("row", "length", "gain", "present", "gaps")  # columns of every store
 
 
 class Chunk(NamedTuple):
     """What one chunk of the corpus yields: arrays ``[C, T]`` float32 (NaN where absent), their manifest rows,
-    failures ``(row, path, reason)``, and optional labels (one row a kept record)."""
+    failures ``(row, path, reason)``, optional labels (one row a kept record), and more columns of the index (one row a
+    kept record each)."""
 
     signals: list[np.ndarray]
     rows: list[int]
     failed: list[tuple[int, str, str]]
     labels: pd.DataFrame | None = None
+    extra: dict[str, list[np.ndarray]] | None = None
 
 
 @dataclass
@@ -60,6 +64,7 @@ class SignalStore:
     present: np.ndarray
     gaps: np.ndarray
     failed: list[tuple[int, str, str]]
+    extra: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
     _map: np.ndarray | None = field(default=None, repr=False)
 
     @classmethod
@@ -78,6 +83,7 @@ class SignalStore:
             present=arrays["present"],
             gaps=arrays["gaps"],
             failed=[(int(r), str(p), str(why)) for r, p, why in meta["failed"]],
+            extra={k: v for k, v in arrays.items() if k not in INDEX and k != "offset"},
         )
 
     def __len__(self) -> int:
@@ -100,6 +106,18 @@ class SignalStore:
     def nbytes(self) -> int:
         return (self.path / "signals.i16").stat().st_size
 
+    @property
+    def codes(self) -> np.ndarray:
+        """All samples, int16, mapped from the file."""
+        if self._map is None:
+            # A plain view: slicing a np.memmap makes a new np.memmap each time, which costs more than the copy.
+            self._map = (
+                np.memmap(self.path / "signals.i16", dtype=np.int16, mode="r").view(np.ndarray)
+                if self.nbytes
+                else np.empty(0, np.int16)
+            )
+        return self._map
+
     def read(
         self, rows: Sequence[int] | np.ndarray, starts: np.ndarray | None = None, length: int | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -108,14 +126,7 @@ class SignalStore:
         ``rows`` index the store; ``starts`` are sample offsets (default 0); ``length`` defaults to the longest of
         the rows.
         """
-        rows = np.asarray(rows)
-        if self._map is None:
-            # A plain view: slicing a np.memmap makes a new np.memmap each time, which costs more than the copy.
-            self._map = (
-                np.memmap(self.path / "signals.i16", dtype=np.int16, mode="r").view(np.ndarray)
-                if self.nbytes
-                else np.empty(0, np.int16)
-            )
+        rows, codes_of_all = np.asarray(rows), self.codes
         lengths = self.lengths[rows]
         length = int(lengths.max()) if length is None else length
         starts = np.zeros(len(rows), np.int64) if starts is None else np.asarray(starts)
@@ -126,7 +137,7 @@ class SignalStore:
         missing = (self.gaps[rows] | ~present.all(axis=1)).tolist()
         place = zip(self.offsets[rows].tolist(), starts.tolist(), lengths.tolist())
         for b, (offset, start, full) in enumerate(place):
-            record = self._map[offset : offset + channels * full].reshape(channels, full)
+            record = codes_of_all[offset : offset + channels * full].reshape(channels, full)
             codes = record[:, start : start + length]
             held = codes.shape[1]
             x[b, :, :held] = codes
@@ -285,6 +296,7 @@ def _write_part(index: int, make: Callable[[int], Chunk], parts: Path) -> int:
             gain=np.array([g for _, g in encoded], np.float32),
             present=np.array([~np.all(c == NAN, axis=1) for c, _ in encoded], bool),
             gaps=np.array([bool(np.any(c == NAN)) for c, _ in encoded], bool),
+            **{name: np.array(column) for name, column in (chunk.extra or {}).items()},
             failed=np.array(json.dumps(chunk.failed)),
         )
     temporary.replace(stem.with_suffix(".npz"))  # last: its presence says that the part is whole
@@ -305,7 +317,7 @@ def _publish(parts: Path, final: Path, chunks: int, text: str, fs: float, channe
 
 def _merge(parts: Path, staging: Path, chunks: int, text: str, fs: float, channels: Sequence[str]) -> None:
     """All parts, in order, as one store in ``staging``."""
-    index: dict[str, list[np.ndarray]] = {k: [] for k in ("row", "length", "gain", "present", "gaps")}
+    index: dict[str, list[np.ndarray]] = {k: [] for k in INDEX}
     failed: list[list[Any]] = []
     with (staging / "signals.i16").open("wb") as out:
         for i in range(chunks):
@@ -314,8 +326,9 @@ def _merge(parts: Path, staging: Path, chunks: int, text: str, fs: float, channe
                 shutil.copyfileobj(part, out, 1 << 22)
             with np.load(stem.with_suffix(".npz"), allow_pickle=False) as arrays:
                 if len(arrays["row"]):
-                    for name, column in index.items():
-                        column.append(arrays[name])
+                    for name in arrays.files:
+                        if name != "failed":
+                            index.setdefault(name, []).append(arrays[name])
                 failed += json.loads(str(arrays["failed"]))
             if (csv := stem.with_suffix(".csv")).is_file():
                 with (staging / "labels.csv").open("ab") as labels:

@@ -10,6 +10,7 @@ import numpy as np
 
 Floor = Callable[[np.ndarray, Any], np.ndarray]
 BLOCKS = 16  # rows and columns of the reduced picture
+HU_STEPS = (-900, -700, -300, -120, -50, 0, 40, 80, 200)
 
 
 def _simple(x: np.ndarray, modality: Any) -> np.ndarray:
@@ -39,8 +40,26 @@ def _reduced(x: np.ndarray, modality: Any) -> np.ndarray:
     return (sums / area).reshape(len(x), -1)
 
 
+def _histogram(x: np.ndarray, modality: Any) -> np.ndarray:
+    """Shares of HU in steps between air and bone ``[n, 9]``, of ``x [n, 1, *small]``."""
+    flat = np.nan_to_num(x, nan=-1000.0).reshape(len(x), -1)
+    return np.stack([(flat >= low).mean(1) for low in HU_STEPS], 1)
+
+
+def _small(x: np.ndarray, modality: Any) -> np.ndarray:
+    """The volume at 8 x 8 x 8 voxels through a wide window, of ``x [n, 1, 24, 24, 24]``."""
+    n = 3
+    grey = np.clip(np.nan_to_num(x[:, 0], nan=-1000.0), -1000, 400) / 1400
+    blocks = grey.reshape(len(x), *(v for size in grey.shape[1:] for v in (size // n, n)))
+    return blocks.mean((2, 4, 6)).reshape(len(x), -1)
+
+
 ECG: dict[str, Floor] = {"mean, variance, heart rate": _simple, "classical features": _classical}
 PICTURE: dict[str, Floor] = {
     "mean and deviation of the grey": _grey,
     f"the picture at {BLOCKS} x {BLOCKS} pixels": _reduced,
+}
+VOLUME: dict[str, Floor] = {
+    "histogram of Hounsfield units": _histogram,
+    "the volume at 8 x 8 x 8 voxels": _small,
 }

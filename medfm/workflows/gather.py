@@ -13,7 +13,7 @@ import numpy as np
 from medfm.data.codes import site_codes
 from medfm.data.manifest import Manifest
 from medfm.data.scan import room_of
-from medfm.types import MedfmError, Sample
+from medfm.types import MedfmError, Sample, Volume
 from medfm.workflows.kinds import kind_of
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ def gather(
     if isinstance(x, np.ndarray) and x.dtype.kind in "fiu":
         readers = kind_of(modality).reading.arrays(x, modality, fs, channels)
         return [Item(str(i), "", read) for i, read in enumerate(readers)]
+    if isinstance(x, Volume):
+        return [Item(x.record or "0", "", lambda: modality.place(x).sample)]
     if channels is not None:
         raise MedfmError("channels are for arrays: a file names its own (map odd names with modality.alias).")
     # ``fs`` is for files that state none (a CSV or NPY of samples); one that states another is refused.

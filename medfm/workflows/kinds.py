@@ -1,7 +1,7 @@
 """What the workflows ask of a modality beyond its own contract: one line of :data:`KINDS` each.
 
-``Reading`` is how records of one shape are kept, cut and batched (signals by windows, pictures whole); ``Kind`` adds what
-is said and simulated of one modality.
+``Reading`` is how records of one shape are kept, cut and batched (signals by windows, pictures whole, volumes by crops);
+``Kind`` adds what is said and simulated of one modality.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from medfm.data.image_batches import ImageBatches
 from medfm.data.image_store import ingest_images
 from medfm.data.loader import SignalBatches
 from medfm.data.store import ingest
+from medfm.data.volume_batches import VolumeBatches
+from medfm.data.volume_store import ingest_volumes
 from medfm.types import Batch, Sample
-from medfm.workflows import corpora, floors, user_arrays, windows
+from medfm.workflows import corpora, floors, user_arrays, volume_windows, windows
 
 SHOWN = 4  # pictures in the report
 
@@ -51,6 +53,14 @@ PICTURES = Reading(
     windows.picture_window,
     windows.picture_cuts,
     user_arrays.pictures,
+)
+VOLUMES = Reading(
+    ingest_volumes,
+    VolumeBatches,
+    volume_windows.VolumeRecords,
+    volume_windows.volume_window,
+    volume_windows.volume_cuts,
+    user_arrays.volumes,
 )
 
 
@@ -102,6 +112,46 @@ def _picture_mask(modality: Any, method: Any, batch: Batch) -> tuple[Any, str]:
             "; each hidden part has its true brightness and contrast, which the network is not asked for"
         )
     return training_figures.picture_masks(*pictures), caption
+
+
+def _volume_mask(modality: Any, method: Any, batch: Batch) -> tuple[Any, str]:
+    from medfm.evaluation import training_figures
+    from medfm.pretraining.diagnostics import reconstructions
+
+    few = replace(batch, x=batch.x[:SHOWN], present=batch.present[:SHOWN], target=None)
+    *volumes, borrowed = reconstructions(method, few)
+    caption = "Axial slices, what the network saw of the volumes, and what it made of that"
+    if borrowed:
+        caption += (
+            "; each hidden part has its true brightness and contrast, which the network is not asked for"
+        )
+    return training_figures.picture_masks(*(_axial(modality, x) for x in volumes)), caption
+
+
+def _axial(modality: Any, x: np.ndarray) -> np.ndarray:
+    """The first channel of ``x [B, C, X, Y, Z]`` as pictures ``[B, 1, H, W]``, a third of the way up, where a hidden patch
+    begins or ends in few grids."""
+    from medfm.modalities.volume_views import axial_slices
+
+    return axial_slices(x[:, :1], modality.orientation, modality.spacing, 0.4)
+
+
+def _volume_views(modality: Any, batch: Batch) -> tuple[Any, str]:
+    from medfm.evaluation import training_figures
+
+    first, second = (_axial(modality, v) for v in batch.views["views"][:SHOWN].numpy().swapaxes(0, 1)[:2])
+    figure = training_figures.picture_rows((first, second), ("One view", "Another view"))
+    return figure, "Axial slices of two views of each volume"
+
+
+def _volume_record(modality: Any, x: np.ndarray, heat: np.ndarray | None, cell: Sequence[int]) -> Any:
+    from medfm.evaluation import volume_figures
+    from medfm.modalities.volume_views import PLANES, plane, square
+
+    shown = modality.normalise(x[None], np.ones((1, 1), bool))[0][:1]
+    return volume_figures.planes(
+        {name: square(*plane(shown, modality.orientation, modality.spacing, name))[0] for name in PLANES}
+    )
 
 
 def _ecg_views(modality: Any, batch: Batch) -> tuple[Any, str]:
@@ -173,6 +223,21 @@ def _xray_words(modality: Any) -> str:
     )
 
 
+def _ct_words(modality: Any) -> str:
+    s = modality.settings()
+    shown = " and ".join(f"{low:g} to {high:g} HU" for low, high in s["windows"])
+    normal = {
+        "dataset": "; minus the mean and divided by the deviation of each window over the training data",
+        "record": "; minus the mean and divided by the deviation of each crop",
+        "none": "",
+    }
+    return (
+        f"Hounsfield units, axes to {s['orientation']}, resampled to {' x '.join(f'{mm:g}' for mm in s['spacing'])} mm"
+        f"{', cut to the body' if s['foreground'] == 'body' else ''}; windows of {shown} as 0 to 1, clipped"
+        f"{normal[s['normalise']]}; crops of {' x '.join(map(str, s['size']))} voxels."
+    )
+
+
 KINDS: dict[str, Kind] = {
     "ecg": Kind(
         SIGNALS,
@@ -196,6 +261,17 @@ KINDS: dict[str, Kind] = {
         _picture_record,
         _xray_words,
         "effusion",
+    ),
+    "ct": Kind(
+        VOLUMES,
+        "CT volumes",
+        corpora.ct_store,
+        floors.VOLUME,
+        _volume_mask,
+        _volume_views,
+        _volume_record,
+        _ct_words,
+        "liver_lesion",
     ),
 }
 

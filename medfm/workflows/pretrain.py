@@ -233,7 +233,9 @@ def _fit_statistics(run: Pretraining) -> Any:
 
 
 def _batches(run: Pretraining, start: int, stop: int, rank: int = 0, world: int = 1) -> SignalBatches:
-    config = run.config
+    config, spec = run.config, run.method.view_spec
+    # Only volumes are cut as the method wants; signals and pictures have the modality's size.
+    cut: dict[str, Any] = {"size": spec.size, "place": spec.place} if run.modality.rank == 3 else {}
     return kind_of(run.modality).reading.batches(
         _mixture(run),
         run.modality,
@@ -241,10 +243,11 @@ def _batches(run: Pretraining, start: int, stop: int, rank: int = 0, world: int 
         seed=config.seed,
         start=start,
         stop=stop,
-        augment=run.method.view_spec.augment,
-        views=run.method.view_spec.views,
+        augment=spec.augment,
+        views=spec.views,
         rank=rank,
         world=world,
+        **cut,
     )
 
 

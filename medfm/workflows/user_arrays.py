@@ -71,3 +71,13 @@ def pictures(
         return modality.from_image(Image(values, meant, bits, "array", record=f"record {i}"))
 
     return [partial(read, i) for i in range(len(batch))]
+
+
+def volumes(
+    x: np.ndarray, modality: Any, fs: float | None, channels: Sequence[str] | None
+) -> list[Callable[[], Sample]]:
+    """Refused: an array says neither its spacing nor its orientation, and a model needs both."""
+    raise MedfmError(
+        "an array does not say how large its voxels are nor where its axes point: give a medfm.types.Volume with its "
+        "affine and unit='HU', or a file."
+    )
