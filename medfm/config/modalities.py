@@ -84,6 +84,13 @@ Edge = Annotated[int, Field(ge=8, le=1024)]
 Millimetres = Annotated[float, Field(gt=0, le=50)]
 
 
+def _rising_windows(value: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
+    for low, high in value:
+        if not low < high:
+            raise ValueError("windows: give pairs of rising HU, for instance [[-175, 250], [-1000, 400]]")
+    return value
+
+
 class CTSettings(Settings):
     """What a CT volume means to a model: its axes, its grid in mm, and which Hounsfield units are black and white."""
 
@@ -132,17 +139,40 @@ class CTSettings(Settings):
             raise ValueError("orientation: give where the axes point, for instance RAS or LPS")
         return value
 
-    @field_validator("windows")
-    @classmethod
-    def _windows(cls, value: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
-        for low, high in value:
-            if not low < high:
-                raise ValueError("windows: give pairs of rising HU, for instance [[-175, 250], [-1000, 400]]")
-        return value
+    _rising = field_validator("windows")(_rising_windows)
+
+
+class CTSliceSettings(Settings):
+    """What a slice of a CT volume means to a model of pictures."""
+
+    name: Literal["ct_slice"] = "ct_slice"
+    size: tuple[Edge, Edge] = Field((224, 224), description="rows and columns of the model's grid")
+    spacing: Millimetres = Field(1.6, description="mm a pixel: at 224 pixels, 358 mm about the body's middle")
+    plane: Literal["axial", "coronal", "sagittal"] = "axial"
+    every: float = Field(
+        0.0, ge=0, description="mm between slices, at least, where whole volumes are given; 0: all slices"
+    )
+    windows: tuple[tuple[float, float], ...] = Field(
+        ((-175.0, 250.0),), min_length=1, description="HU shown black and white; one channel a window"
+    )
+    units: Literal["hu", "any"] = Field(
+        "hu", description="set volumes aside whose values are not in HU, or not"
+    )
+    gaps: Literal["refuse", "resample"] = Field("refuse", description="as for modality ct")
+    tilt: Literal["refuse", "resample"] = Field("refuse", description="as for modality ct")
+    normalise: Literal["dataset", "record", "none"] = Field(
+        "none",
+        description="after the windows: mean and deviation of the training data, of the slice, or 0 to 1",
+    )
+    mean: tuple[float, ...] | None = Field(None, description="mean a window; fitted on training data")
+    std: tuple[float, ...] | None = Field(None, description="deviation a window; fitted on training data")
+
+    _rising = field_validator("windows")(_rising_windows)
 
 
 MODALITIES: dict[str, Entry] = {
     "ecg": Entry(ECGSettings, "medfm.modalities.ecg:ECG"),
     "xray": Entry(XraySettings, "medfm.modalities.xray:Xray"),
     "ct": Entry(CTSettings, "medfm.modalities.ct:CT"),
+    "ct_slice": Entry(CTSliceSettings, "medfm.modalities.ct_slice:CTSlice"),
 }

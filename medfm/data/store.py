@@ -289,6 +289,7 @@ def _write_part(index: int, make: Callable[[int], Chunk], parts: Path) -> int:
         chunk.labels.to_csv(temporary, index=False)
         temporary.replace(stem.with_suffix(".csv"))
     with temporary.open("wb") as out:
+        more: dict[str, Any] = {name: np.array(column) for name, column in (chunk.extra or {}).items()}
         np.savez(
             out,
             row=np.array(chunk.rows, np.int64),
@@ -296,7 +297,7 @@ def _write_part(index: int, make: Callable[[int], Chunk], parts: Path) -> int:
             gain=np.array([g for _, g in encoded], np.float32),
             present=np.array([~np.all(c == NAN, axis=1) for c, _ in encoded], bool),
             gaps=np.array([bool(np.any(c == NAN)) for c, _ in encoded], bool),
-            **{name: np.array(column) for name, column in (chunk.extra or {}).items()},
+            **more,
             failed=np.array(json.dumps(chunk.failed)),
         )
     temporary.replace(stem.with_suffix(".npz"))  # last: its presence says that the part is whole

@@ -47,7 +47,7 @@ class VolumeBatches(SignalBatches):
             views = np.stack([self._network(x, present, rng) for x, present in parts], 1)
             batch = self._collated(views[:, 0], seen, {"views": views}, self.mixture.target(which, rows))
         else:
-            x, present, several = self._augmented(*parts[0], rng)
+            x, present, several = self._augmented(parts[0][0], parts[0][1], rng)
             batch = self._collated(
                 self.modality.normalise(x, present), seen, several, self.mixture.target(which, rows)
             )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from medfm.modalities.volume_grid import Placement
 from medfm.types import Finding, MedfmError, ReadError, Sample, Volume
 
 HU = ("HU",)
+Way = Literal["refuse", "resample"]
 
 
 class CT:
@@ -41,8 +42,8 @@ class CT:
         windows: Sequence[Sequence[float]] = ((-175.0, 250.0),),
         foreground: str = "body",
         units: str = "hu",
-        gaps: str = "refuse",
-        tilt: str = "refuse",
+        gaps: Way = "refuse",
+        tilt: Way = "refuse",
         normalise: str = "none",
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
@@ -56,7 +57,9 @@ class CT:
         self._size = tuple(int(n) for n in size)
         self._spacing = tuple(float(mm) for mm in spacing)
         self.orientation, self.foreground, self.units = orientation, foreground, units
-        self.gaps, self.tilt, self.normalisation = gaps, tilt, normalise
+        self.gaps: Way = gaps
+        self.tilt: Way = tilt
+        self.normalisation = normalise
         self.mean = None if mean is None else tuple(float(v) for v in mean)
         self.std = None if std is None else tuple(float(v) for v in std)
 
@@ -180,11 +183,7 @@ class CT:
             raise MedfmError(f"a CT volume has one channel, HU, and not {x.shape[-4]}.")
         out = np.empty((*x.shape[:-4], len(self.windows), *x.shape[-3:]), np.float32)
         for k, (low, high) in enumerate(self.windows):
-            channel = out[..., k, :, :, :]
-            np.subtract(x[..., 0, :, :, :], np.float32(low), out=channel)
-            channel *= np.float32(1 / (high - low))
-            # fmax and fmin take the number where the other is NaN.
-            np.fmin(np.fmax(channel, np.float32(0), out=channel), np.float32(1), out=channel)
+            window(x[..., 0, :, :, :], low, high, out=out[..., k, :, :, :])
         if self.normalisation == "record":
             axes = (-3, -2, -1)
             out -= out.mean(axes, keepdims=True)
@@ -258,6 +257,14 @@ class CT:
         names = tuple(AUGMENTATIONS) if names is None else names
         x, present = self.augment_batch(sample.x[None], sample.present[None], rng, names)
         return sample.replace(x=x[0], present=present[0])
+
+
+def window(x: np.ndarray, low: float, high: float, out: np.ndarray | None = None) -> np.ndarray:
+    """HU -> 0 at ``low`` and below, 1 at ``high`` and above, float32; what was not measured (NaN) is black."""
+    out = np.subtract(x, np.float32(low), out=out, dtype=np.float32)
+    out *= np.float32(1 / (high - low))
+    # fmax and fmin take the number where the other is NaN.
+    return np.fmin(np.fmax(out, np.float32(0), out=out), np.float32(1), out=out)
 
 
 def _filled(volume: Volume) -> tuple[np.ndarray, np.ndarray | None]:

@@ -66,7 +66,7 @@ class Turn:
     def undo(self, x: np.ndarray) -> np.ndarray:
         """The inverse, of the last three axes of ``x``; a view."""
         lead = x.ndim - 3
-        x = np.flip(x, [lead + a for a in self.flips])
+        x = np.flip(x, tuple(lead + a for a in self.flips))
         return x.transpose(*range(lead), *(lead + int(a) for a in np.argsort(self.order)))
 
     def affine(self, affine: np.ndarray, shape: Sequence[int]) -> np.ndarray:
@@ -80,12 +80,16 @@ class Turn:
 
 @cache
 def _weights(n: int, out: int, step: float) -> sparse.csr_matrix:
-    """``[out, n]``: output j lies at ``(j - (out - 1) / 2) step + (n - 1) / 2``. Beyond the ends the last voxel holds.
+    """``[out, n]``: output j lies at ``(j - (out - 1) / 2) step + (n - 1) / 2``."""
+    return weights_at(n, (np.arange(out) - (out - 1) / 2) * step + (n - 1) / 2, step)
+
+
+def weights_at(n: int, centre: np.ndarray, step: float) -> sparse.csr_matrix:
+    """``[len(centre), n]`` that reads a line of n values at ``centre``, ``step`` apart. Beyond the ends the last one holds.
 
     Linear interpolation, averaged over ``w = sqrt(step^2 - 1)`` voxels where they get larger: a voxel is a box one wide, and
     that much more blur makes its variance that of a box ``step`` wide. Exact for what is linear in place.
     """
-    centre = (np.arange(out) - (out - 1) / 2) * step + (n - 1) / 2
     w = float(np.sqrt(max(step * step - 1, 0.0)))
     reach = int(np.ceil(w / 2)) + 1
     at = np.floor(centre)[:, None].astype(int) + np.arange(-reach, reach + 2)[None]
@@ -94,10 +98,10 @@ def _weights(n: int, out: int, step: float) -> sparse.csr_matrix:
         weight = np.clip(1 - np.abs(away), 0, None)
     else:
         weight = (_risen(away + w / 2) - _risen(away - w / 2)) / w
-    rows = np.broadcast_to(np.arange(out)[:, None], at.shape)
+    rows = np.broadcast_to(np.arange(len(centre))[:, None], at.shape)
     inside = np.clip(at, 0, n - 1)
     matrix = sparse.csr_matrix(
-        (weight.ravel().astype(np.float32), (rows.ravel(), inside.ravel())), shape=(out, n)
+        (weight.ravel().astype(np.float32), (rows.ravel(), inside.ravel())), shape=(len(centre), n)
     )
     matrix.sum_duplicates()
     matrix.eliminate_zeros()
@@ -134,11 +138,9 @@ def nearest(x: np.ndarray, shape: Sequence[int], steps: Sequence[float]) -> np.n
     return x
 
 
-def body_box(x: np.ndarray, spacing: Sequence[float]) -> tuple[slice, ...]:
-    """The box around the largest body in ``x [X, Y, Z]`` HU, with a margin; all of it where there is none.
-
-    What is thin (a table, a blanket) is opened away first, so that it does not widen the box.
-    """
+def body_box(x: np.ndarray, spacing: Sequence[float], margin: float = MARGIN) -> tuple[slice, ...]:
+    """The box around the largest body in ``x [X, Y, Z]`` HU, with ``margin`` mm, found to some 6 mm; all of the volume where
+    there is none. What is thin (a table, a blanket) is opened away first, so that it does not widen the box."""
     stride = [max(1, int(LOOK // s)) for s in spacing]
     coarse = x[tuple(slice(None, None, n) for n in stride)] > BODY
     opened = ndimage.binary_opening(coarse, iterations=1) if min(coarse.shape) > 4 else coarse
@@ -149,8 +151,8 @@ def body_box(x: np.ndarray, spacing: Sequence[float]) -> tuple[slice, ...]:
     found = ndimage.find_objects((parts == largest).astype(np.uint8))[0]
     box = []
     for s, n, size, mm in zip(found, stride, x.shape, spacing):
-        margin = int(np.ceil(MARGIN / mm)) + n - 1
-        box.append(slice(max(0, s.start * n - margin), min(size, (s.stop - 1) * n + 1 + margin)))
+        more = int(np.ceil(margin / mm)) + (n - 1 if margin else 0)
+        box.append(slice(max(0, s.start * n - more), min(size, (s.stop - 1) * n + 1 + more)))
     return tuple(box)
 
 

@@ -117,7 +117,7 @@ def test_a_mask_lies_beside_its_volume_or_the_record_is_set_aside(tmp_path, monk
     masks = {"m.nii": Volume(label, affine, "label", "test")}
     monkeypatch.setattr("medfm.formats.volume.read_volume", lambda p, **_: masks[p], raising=False)
     table = manifest(["a.nii", "b.nii"])
-    ct = Reader({p: image for p in table.paths}, spacing=(1, 1, 1), size=(8, 8, 8))
+    ct = Reader(dict.fromkeys(table.paths, image), spacing=(1, 1, 1), size=(8, 8, 8))
     both = [table.paths[0], "gone"]
     if fault:
         with pytest.raises(
