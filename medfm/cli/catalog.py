@@ -32,7 +32,8 @@ def datasets(
         if as_json:
             facts = dataset.model_dump(mode="json", exclude={"labels", "overlaps"})
             notes = {key: dataset.labels.note(key) for key in dataset.label_sets()} if dataset.labels else {}
-            say_json({**facts, "label_sets": dataset.label_sets(), "label_rules": notes, "overlaps": shared})
+            sets = {"label_sets": dataset.label_sets(), "classes": getattr(dataset.labels, "classes", {})}
+            say_json({**facts, **sets, "label_rules": notes, "overlaps": shared})
         else:
             _describe(dataset, shared)
         return
@@ -58,6 +59,7 @@ def datasets(
 
 
 def _describe(dataset: Dataset, shared: dict[str, str]) -> None:
+    parts = getattr(dataset.rows, "parts", []) if dataset.rows.kind == "union" else []
     for key in ("title", "licence", "access", "doi", "url", "files", "seconds", "units"):
         if value := getattr(dataset, key):
             typer.echo(f"{key:9} {value}")
@@ -66,6 +68,11 @@ def _describe(dataset: Dataset, shared: dict[str, str]) -> None:
     if dataset.expected.records:
         patients = f", {dataset.expected.patients} patients" if dataset.expected.patients else ""
         typer.echo(f"{'size':9} {dataset.expected.records} records{patients}")
+    if layout := getattr(dataset.rows, "layout", None):
+        typer.echo(f"layout    {layout}")
+    for part in parts:
+        size = f": {part.records:,} volumes" if part.records else ""
+        typer.echo(f"part      {part.name}{size}{f' ({part.dataset})' if part.dataset else ''}")
     if getattr(dataset.rows, "views", None):
         typer.echo("views     frontal; `medfm data table --views lateral` or all for others")
     for key, labels in dataset.label_sets().items():
@@ -80,7 +87,10 @@ def _describe(dataset: Dataset, shared: dict[str, str]) -> None:
     for note in dataset.notes:
         typer.echo(f"note      {note}")
     typer.echo(f"\n{dataset.citation.strip()}\n")
-    typer.echo(f"medfm pretrain --modality {dataset.modality} --data {dataset.id}=/path")
+    words = " ".join(
+        f"--data {name}=/path" for name in [p.dataset for p in parts if p.dataset] or [dataset.id]
+    )
+    typer.echo(f"medfm pretrain --modality {dataset.modality} {words}")
     if dataset.labels:
         typer.echo(f"medfm data table {dataset.id}=/path --labels {dataset.labels.default}")
 
@@ -100,6 +110,7 @@ def table(
     """The rows of a public data set with patients, official split and labels, as a table for finetune and --data."""
     from medfm.cli.output import course, say_json
     from medfm.data import catalog
+    from medfm.data.label_rules import MaskRule
     from medfm.paths import seen_from, written_whole
 
     name, equals, place = source.partition("=")
@@ -117,6 +128,9 @@ def table(
     if not made.patients_known:
         frame = frame.drop(columns="patient_id")
     frame["path"] = [seen_from(path, output.resolve().parent) for path in made.paths]
+    masks = isinstance(dataset.labels, MaskRule) and "label" in frame
+    if masks:
+        frame["label"] = [seen_from(path, output.resolve().parent) for path in frame["label"]]
     frame["dataset"] = dataset.id
     order = [c for c in ("path", "record", "patient_id", "split", "dataset") if c in frame]
     with written_whole(output) as part:
@@ -125,10 +139,12 @@ def table(
     counts = _counts(frame, dataset.label_sets().get(chosen, []))
     summary: dict[str, Any] = {
         "table": output,
+        "dataset": dataset.id,
         "records": len(made),
         "patients": len(set(made.patients)) if made.patients_known else None,
         "split": frame["split"].value_counts().to_dict() if "split" in frame else {},
         "labels": counts,
+        "masks": len(frame) if masks else 0,
     }
     if as_json:
         say_json({**summary, "table": str(output), "note": RESEARCH_USE})
@@ -156,12 +172,17 @@ def _say(summary: dict[str, Any], labels: str) -> None:
     people = f"{summary['patients']} patients" if summary["patients"] else "patients not known"
     parts = ", ".join(f"{part} {n}" for part, n in summary["split"].items())
     typer.echo(f"{summary['table']}: {summary['records']} records, {people}{f'; {parts}' if parts else ''}")
+    patient = "" if summary["patients"] else " --patient none"
+    if summary["masks"]:
+        typer.echo(
+            f"column label: the mask of each (`medfm data datasets {summary['dataset']}` names its classes)"
+        )
+        typer.echo(f"next: medfm finetune {summary['table']} --backbone REF --target label{patient}")
     if summary["labels"]:
         table = Table(f"labels: {labels}", "yes", "no", "unknown", box=None, pad_edge=False)
         for name, count in summary["labels"].items():
             table.add_row(name, *(f"{n:,}" for n in count.values()))
         Console(width=None if Console().is_terminal else 160).print(table)
         target = ",".join(list(summary["labels"])[:2])
-        patient = "" if summary["patients"] else " --patient none"
         typer.echo(f'next: medfm finetune {summary["table"]} --backbone REF --target "{target}"{patient}')
     typer.echo(RESEARCH_USE)

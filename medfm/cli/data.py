@@ -11,6 +11,7 @@ import typer
 from medfm.cli.catalog import datasets, table
 from medfm.cli.codes import codes
 from medfm.cli.dedup import dedup
+from medfm.cli.slices import slices
 from medfm.types import RESEARCH_USE, ConfigError, MedfmError
 
 if TYPE_CHECKING:
@@ -104,8 +105,12 @@ def show(
     highpass: float | None = typer.Option(None, "--highpass", help="high-pass of the prepared record, Hz"),
     alias: list[str] | None = ALIAS,
 ) -> None:
-    """Records as recorded and as prepared: ECGs on paper (25 mm/s, 10 mm/mV), radiographs side by side."""
-    from medfm.data.scan import find_records, room_of
+    """Records as recorded and as prepared: ECGs on paper (25 mm/s, 10 mm/mV), radiographs side by side, volumes in three
+    planes."""
+    from medfm.data.catalog import tolerant
+    from medfm.data.rooms import room_of
+    from medfm.data.scan import find_records
+    from medfm.data.tables import is_table
     from medfm.paths import written_whole
 
     settings = {k: v for k, v in {"fs": fs, "highpass": highpass}.items() if v is not None}
@@ -114,7 +119,10 @@ def show(
     if output.suffix.lower() not in (".png", ".html"):
         raise ConfigError(f"--output {output}: give a file that ends in .png or .html.")
     room = room_of(meaning)
-    addresses = find_records(source, room)[0] if source.is_dir() else room.records(source)
+    if is_table(source):
+        addresses = tolerant(source, None).paths
+    else:
+        addresses = find_records(source, room)[0] if source.is_dir() else room.records(source)
     records, failed = [], []
     for address in addresses[:most]:
         try:
@@ -123,9 +131,10 @@ def show(
             failed.append(str(error))
     if not records:
         raise MedfmError(failed[0] if failed else f"{source}: no record to draw.")
-    from medfm.modalities import ecg_paper, xray_sheet
+    from medfm.modalities import ecg_paper, volume_sheet, xray_sheet
 
-    write: Any = ecg_paper.write if meaning.rank == 1 else xray_sheet.write
+    sheets = {"ecg": ecg_paper, "xray": xray_sheet, "ct": volume_sheet, "ct_slice": volume_sheet}
+    write: Any = sheets[modality].write
     with written_whole(output) as part:
         failed += [f"{record}: {reason}" for record, reason in write(records, meaning, part)]
     for reason in failed:
@@ -141,15 +150,21 @@ app.command()(table)
 
 @app.command()
 def synthesize(
-    modality: str = typer.Argument(help="ecg or xray"),
+    modality: str = typer.Argument(help="ecg, xray or ct"),
     patients: int = typer.Option(200, "--patients", min=1),
     output: Path = typer.Option(..., "--output", help="folder for the records and table.csv"),
     seed: int = typer.Option(0, "--seed"),
     fmt: str | None = typer.Option(
-        None, "--format", help="wfdb (default), edf, csv, dicom; radiographs: dicom"
+        None,
+        "--format",
+        help="wfdb (default), edf, csv, dicom; radiographs: dicom; CT: nifti (default), dicom",
     ),
     size: int | None = typer.Option(
         None, "--size", help="height and width of radiographs, pixels; default 256"
+    ),
+    spacing: float | None = typer.Option(None, "--spacing", help="mm between voxels of CT; default 3"),
+    faults: float | None = typer.Option(
+        None, "--faults", help="share of CT series (--format dicom) with a planted fault"
     ),
     overwrite: bool = OVERWRITE,
 ) -> None:
@@ -162,7 +177,8 @@ def synthesize(
         )
     from medfm.synthetic.corpus import write_corpus
 
-    options: dict[str, Any] = {} if size is None else {"size": size}
+    given = {"size": size, "spacing": spacing, "faults": faults}
+    options: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
     table = write_corpus(modality, patients, output, seed=seed, format=fmt, overwrite=overwrite, **options)
     typer.echo(f"{table}: {patients} simulated patients")
     typer.echo(f"next: medfm data scan {table}")
@@ -221,6 +237,7 @@ def split(
 
 
 app.command()(dedup)
+app.command()(slices)
 app.command()(codes)
 
 
@@ -299,6 +316,8 @@ def _print_summary(summary: dict[str, Any]) -> None:
     typer.echo(f"formats   {listed(summary['formats'])}")
     if "pixels" in summary:
         _print_pictures(summary, listed)
+    elif "voxels" in summary:
+        _print_volumes(summary, listed)
     else:
         _print_signals(summary, listed)
     if "age" in summary:
@@ -328,6 +347,17 @@ def _print_pictures(summary: dict[str, Any], listed: Any) -> None:
     typer.echo(f"same film {', '.join([f'{len(pairs)} pair' + 's' * (len(pairs) != 1), *apart])}")
     for first, second in pairs[:5]:
         typer.echo(f"  {first} and {second}")
+
+
+def _print_volumes(summary: dict[str, Any], listed: Any) -> None:
+    for name, key, unit in (("voxels", "voxels", ""), ("spacing", "spacing_mm", " mm")):
+        low, middle, high = summary[key].values()
+        typer.echo(f"{name:9} {low} to {high}{unit}, median {middle}")
+    typer.echo(f"axes      {listed(summary['orientation'])}")
+    typer.echo(f"unit      {listed(summary['units'])}")
+    low, middle, high = summary["values"]
+    typer.echo(f"values    {low:g}, {middle:g}, {high:g} (0.5 %, 50 %, 99.5 %, median over volumes)")
+    typer.echo(f"store     {summary['store_mib']:g} MiB on the model's grid")
 
 
 def _print_signals(summary: dict[str, Any], listed: Any) -> None:

@@ -18,8 +18,16 @@ import pandas as pd
 import yaml
 
 from medfm import paths
-from medfm.data.dataset import ContainerRows, Dataset, GlobRows, PictureRows, TableRows
-from medfm.data.label_rules import FindingsRule
+from medfm.data.dataset import (
+    ContainerRows,
+    Dataset,
+    GlobRows,
+    PictureRows,
+    TableRows,
+    UnionRows,
+    VolumeRows,
+)
+from medfm.data.label_rules import FindingsRule, MaskRule
 from medfm.data.manifest import Manifest, as_identifier, read_table
 from medfm.data.picture_rows import read_rows
 from medfm.types import ConfigError, MedfmError
@@ -49,9 +57,9 @@ def load(name: str) -> Dataset:
 def overlaps(name: str) -> dict[str, str]:
     """Catalogued data sets that share patients or pictures with this one, and what is known of it; either YAML may say so."""
     ident = load(name).id
-    told = {overlap.dataset: overlap.says for overlap in load(ident).overlaps}
+    told = {overlap.dataset: overlap.says for overlap in load(ident).shared()}
     for other in names():
-        for overlap in load(other).overlaps:
+        for overlap in load(other).shared():
             if overlap.dataset == ident:
                 told.setdefault(other, overlap.says)
     return told
@@ -86,29 +94,39 @@ def manifest(
     column. drop_unlabelled: leave out records without any label of the set, as the PTB-XL benchmark does
     before it splits. views: ``frontal`` (default where the tables state views), ``lateral`` or ``all``.
 
+    A label set of masks leaves out volumes without one, and their places are the column ``label``.
+
     Raises :class:`MedfmError` when the folder is not this data set, and :class:`ConfigError` for an unknown
-    label set, or for views of a data set that states none.
+    label set, for views of a data set that states none, or for a union, which has no rows of its own.
     """
     dataset, root = load(name), Path(root).expanduser()
+    if isinstance(dataset.rows, UnionRows):
+        raise ConfigError(_parts(dataset, dataset.rows))
     if not root.is_dir():
         raise MedfmError(f"{dataset.id}: folder not found: {root}. {dataset.where()}")
     chosen = _label_set(dataset, labels)
     rule = dataset.labels
+    needed = rule.needs(chosen) if rule and chosen else []
     if isinstance(dataset.rows, PictureRows):
-        needed = rule.needs(chosen) if rule and chosen else []
         frame, source = read_rows(dataset, dataset.rows, root, needed, views)
         repeats = dataset.rows.repeats
     elif views:
         raise ConfigError(
             f"{dataset.id} has no frontal and lateral pictures to choose from; leave --views out."
         )
+    elif isinstance(dataset.rows, VolumeRows):
+        (frame, source), repeats = _volumes(dataset, dataset.rows, root, needed), False
+        if isinstance(rule, MaskRule):
+            frame = _masked(dataset, dataset.rows, frame, root) if chosen else frame.drop(columns="label")
     else:
         frame, repeats = _rows(dataset, root), False
         source = frame
         if dataset.split and dataset.split.column:
             part_of = {value: part for part, values in dataset.split.parts.items() for value in values}
             frame["split"] = frame[dataset.split.column].map(part_of)
-    values = rule.apply(source, chosen, root) if rule and chosen else None
+    values = None
+    if rule and chosen and not isinstance(rule, MaskRule):
+        values = rule.apply(source, chosen, root)
     if repeats:
         first = ~frame["record"].duplicated()
         if values is not None and isinstance(rule, FindingsRule) and chosen:
@@ -124,6 +142,33 @@ def manifest(
     frame = frame.drop(columns=[c for c in ("scp_codes",) if c in frame])
     made = Manifest.from_frame(frame, root=root.resolve(), patient="patient", source=f"{dataset.id}={root}")
     return Manifest(made.frame, bool(known), made.source)
+
+
+def _volumes(
+    dataset: Dataset, rows: VolumeRows, root: Path, needed: list[str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    from medfm.data import (
+        volume_rows,
+    )  # with the readers of volumes, which a listing of data sets does not need
+
+    return volume_rows.read_rows(dataset, rows, root, needed)
+
+
+def _masked(dataset: Dataset, rows: VolumeRows, frame: pd.DataFrame, root: Path) -> pd.DataFrame:
+    """The rows with a mask. A published split of which only one part has masks is no split to train and test on."""
+    frame = frame[frame["label"].notna()].reset_index(drop=True)
+    if frame.empty:
+        raise MedfmError(
+            f"{root}: no volume of {dataset.id} has its mask beside it. Masks lie at {rows.layout}. `medfm data table "
+            f"{dataset.id}={root} --labels none` lists the volumes alone."
+        )
+    one = "split" in frame and frame["split"].nunique() < 2
+    return frame.drop(columns="split") if one else frame
+
+
+def _parts(dataset: Dataset, rows: UnionRows) -> str:
+    words = " ".join(f"--data {part}=/path" for part in rows.catalogued())
+    return f"{dataset.id} is a union of {len(rows.parts)} data sets; name those you have one by one: {words}."
 
 
 def _label_set(dataset: Dataset, labels: str | None) -> str | None:
@@ -144,7 +189,7 @@ def _rows(dataset: Dataset, root: Path) -> pd.DataFrame:
     if isinstance(dataset.rows, GlobRows):
         return _glob(dataset, dataset.rows, root)
     rows = dataset.rows
-    assert not isinstance(rows, PictureRows), "pictures have their own reader"
+    assert isinstance(rows, TableRows | ContainerRows), "pictures and volumes have their own readers"
     table = root / rows.file
     if not table.is_file():
         raise MedfmError(f"{root} is not {dataset.id}: its table {rows.file} is missing. {dataset.where()}")
@@ -242,6 +287,8 @@ def resolve_source(
     if not path.exists():
         if base.casefold() in names():
             dataset = load(base)
+            if isinstance(dataset.rows, UnionRows):
+                raise ConfigError(_parts(dataset, dataset.rows))
             raise ConfigError(f"say where {dataset.id} lies: --data {dataset.id}=/path. {dataset.where()}")
         raise ConfigError(f"--data {base}: no such file, folder or data set (known: {', '.join(names())}).")
     if path.is_dir():
@@ -282,7 +329,8 @@ def _folder(path: Path, modality: Any) -> Manifest:
     """The table that ``medfm data synthesize`` or ``scan`` left in the folder, or every record found below
     it."""
     from medfm import formats
-    from medfm.data.scan import find_records, is_table, room_of
+    from medfm.data.rooms import room_of
+    from medfm.data.scan import find_records, is_table
 
     room = formats if modality is None else room_of(modality)
     for name in ("table.csv", "manifest.csv"):
@@ -297,12 +345,16 @@ def _folder(path: Path, modality: Any) -> Manifest:
     patients = [_stated_patient(address, room) for address in addresses]
     made = Manifest.from_frame(frame, patient=None, source=str(path)).frame
     made["patient"] = [stated or record for stated, record in zip(patients, made["record"])]
+    if hasattr(room, "volume_of"):
+        made["volume"] = [room.volume_of(address) for address in made["path"]]
     return Manifest(made, all(patients), str(path))
 
 
 def _stated_patient(address: str, room: Any) -> str | None:
     """The patient that a file states. WFDB, CSV, array and picture formats have no place for one and are not
     opened."""
+    if hasattr(room, "patient"):
+        return room.patient(address)  # type: ignore[no-any-return]
     suffix = Path(address.split("#")[0]).suffix.lower()
     if room.SUFFIXES.get(suffix) not in ("edf", "dicom", "ecg_xml", "kardia"):
         return None

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from medfm.data.label_rules import LabelRule
+from medfm.data.label_rules import LabelRule, MaskRule
 
 Part = Literal["train", "val", "test"]
 
@@ -87,7 +87,8 @@ class Join(_Strict):
     """Further columns, looked up by the column ``by`` in the column ``key`` (the same name where none is given).
 
     prefix: put before their names, where two tables name their columns alike. mark: a column that is 1 where the table has
-    a line. labels: holds nothing but labels, and is read only for a label set that asks for its columns.
+    a line. labels: holds nothing but labels, and is read only for a label set that asks for its columns. every: all of the
+    files, one below the other, and not the first that exists.
     """
 
     files: list[str]
@@ -97,6 +98,8 @@ class Join(_Strict):
     mark: str | None = None
     labels: bool = False
     optional: bool = False
+    every: bool = False
+    separator: str = ","
 
 
 class Views(_Strict):
@@ -124,6 +127,66 @@ class PictureRows(_Strict):
     patient: Origin | None = None
     keep: dict[str, Origin] = Field(default_factory=dict)
     views: Views | None = None
+
+
+class VolumePart(_Strict):
+    """Volumes whose place below the root matches ``path``, a regular expression. Its group ``record`` names the volume; the
+    other groups are columns that ``patient``, ``keep`` and ``joins`` may use. split: the part that they all belong to."""
+
+    path: str
+    split: Part | None = None
+
+
+class MaskPlace(_Strict):
+    """Where the mask of a volume lies: its own place with ``find`` (a regular expression) replaced by ``put``."""
+
+    find: str
+    put: str
+
+
+class Refused(_Strict):
+    """Files of the data set that are no rows, and why."""
+
+    path: str
+    says: str
+
+
+class VolumeRows(_Strict):
+    """Volumes found by their places below the root, at any depth; tables are optional.
+
+    layout: the published places, for a reader. slices: a volume is a folder of at least so many DICOM files. mask: left out
+    where no one file holds all classes. without: files that list volumes to leave out, one a line. patient: left out where
+    the source publishes none. keep: column of the manifest -> where it stands.
+    """
+
+    kind: Literal["volumes"]
+    layout: str
+    parts: list[VolumePart]
+    slices: int | None = None
+    mask: MaskPlace | None = None
+    joins: list[Join] = Field(default_factory=list)
+    without: list[str] = Field(default_factory=list)
+    patient: Origin | None = None
+    keep: dict[str, Origin] = Field(default_factory=dict)
+    refused: list[Refused] = Field(default_factory=list)
+
+
+class UnionPart(_Strict):
+    """One part of a union; dataset: its id where it is catalogued. records: how many of it were taken."""
+
+    name: str
+    dataset: str | None = None
+    records: int | None = None
+
+
+class UnionRows(_Strict):
+    """A collection that others made of data sets: it has no rows of its own, and its parts are named one by one."""
+
+    kind: Literal["union"]
+    parts: list[UnionPart]
+
+    def catalogued(self) -> list[str]:
+        return [part.dataset for part in self.parts if part.dataset]
 
 
 class Expected(_Strict):
@@ -163,19 +226,41 @@ class Dataset(_Strict):
     doi: str | None = None
     url: str | None = Field(None, description="where it is obtained, when it has no DOI of its own")
     citation: str = Field(description="BibTeX")
-    files: str = Field("", description="format of pictures")
+    files: str = Field("", description="format of pictures and volumes")
     fs: list[float] = Field(default_factory=list, description="of signals, Hz")
     seconds: str = ""
     units: str = ""
     expected: Expected = Field(default_factory=Expected)
-    rows: Annotated[TableRows | ContainerRows | GlobRows | PictureRows, Field(discriminator="kind")]
+    rows: Annotated[
+        TableRows | ContainerRows | GlobRows | PictureRows | VolumeRows | UnionRows,
+        Field(discriminator="kind"),
+    ]
     split: Split | None = None
     labels: Annotated[LabelRule, Field(discriminator="kind")] | None = None
     overlaps: list[Overlap] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
 
+    @model_validator(mode="after")
+    def _masks_lie_somewhere(self) -> Dataset:
+        if isinstance(self.labels, MaskRule) != bool(isinstance(self.rows, VolumeRows) and self.rows.mask):
+            raise ValueError("labels of the kind masks go with rows.mask, which says where they lie")
+        return self
+
     def label_sets(self) -> dict[str, list[str]]:
         return self.labels.sets() if self.labels else {}
+
+    def shared(self) -> list[Overlap]:
+        """What this YAML says of others: its overlaps, and of a union its parts."""
+        parts = self.rows.parts if isinstance(self.rows, UnionRows) else []
+        held = [
+            Overlap(
+                dataset=p.dataset,
+                says=f"{self.id} holds {f'{p.records:,} volumes of ' if p.records else ''}{p.name}.",
+            )
+            for p in parts
+            if p.dataset
+        ]
+        return [*self.overlaps, *held]
 
     def where(self) -> str:
         """Where it is obtained, in one sentence."""

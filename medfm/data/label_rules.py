@@ -123,6 +123,9 @@ class ColumnRule(_Rule):
     def sets(self) -> dict[str, list[str]]:
         return self.columns
 
+    def needs(self, labels: str) -> list[str]:
+        return self.columns[labels]
+
     def apply(self, rows: pd.DataFrame, labels: str, root: Path) -> pd.DataFrame:
         truth = {"true": 1.0, "1": 1.0, "1.0": 1.0, "yes": 1.0, "false": 0.0, "0": 0.0, "0.0": 0.0, "no": 0.0}
         names = self.columns[labels]
@@ -305,6 +308,20 @@ class WordsRule(_Rule):
         return text.str.findall(r"['\"]([^'\"]*)['\"]").explode().astype("string")
 
 
+class MaskRule(_Rule):
+    """A mask beside each volume: one file of whole numbers, whose place is the column ``label``. classes: number -> name;
+    0 is the background."""
+
+    kind: Literal["masks"]
+    classes: dict[int, str]
+
+    def sets(self) -> dict[str, list[str]]:
+        return {self.default: list(self.classes.values())}
+
+    def note(self, labels: str) -> str:
+        return f"numbers in the mask: {', '.join(f'{n} {name}' for n, name in self.classes.items())}"
+
+
 def _with(words: pd.Series, listed: list[str]) -> pd.Index:
     return words.index[words.isin([word.casefold() for word in listed])].unique()
 
@@ -320,4 +337,4 @@ def header_facts(path: str) -> dict[str, Any]:
     return comment_facts([line.lstrip("# ") for line in lines if line.startswith("#")])
 
 
-LabelRule = ScpRule | ColumnRule | HeaderRule | FindingsRule | WordsRule
+LabelRule = ScpRule | ColumnRule | HeaderRule | FindingsRule | WordsRule | MaskRule

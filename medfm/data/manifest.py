@@ -84,7 +84,8 @@ class Manifest:
         patient: str | None = "patient_id",
         source: str = "",
     ) -> Manifest:
-        """Build from a table with a ``path`` column. Relative paths are taken from ``root`` (the table's folder).
+        """Build from a table with a ``path`` column. Relative paths are taken from ``root`` (the table's folder), and
+        those of masks too where a column ``label`` names volume files.
 
         Raises :class:`MedfmError` without a ``path`` column, without the patient column (unless ``patient`` is None),
         or with a blank patient id.
@@ -101,6 +102,10 @@ class Manifest:
             raise MedfmError(f"{where}: line {row} has no path; fill it in or drop the row.")
         raw = frame["path"].astype(str)
         frame["path"] = [str(p if (p := Path(v)).is_absolute() or root is None else root / p) for v in raw]
+        if "label" in frame and root is not None and _names_volumes(frame["label"]):
+            frame["label"] = [
+                str(root / v) if isinstance(v, str) and v.strip() else None for v in frame["label"]
+            ]
         known = patient is not None
         if patient is not None:
             if patient not in frame:
@@ -172,8 +177,19 @@ class Manifest:
 
 
 def _exists(path: str) -> bool:
-    """WFDB records are named without suffix as often as with one."""
-    return Path(path).exists() or Path(path + ".hea").exists()
+    """WFDB records are named without suffix as often as with one; ``file#part`` is a part of a file."""
+    whole = path.partition("#")[0]
+    return Path(path).exists() or Path(path + ".hea").exists() or (whole != path and Path(whole).exists())
+
+
+def _names_volumes(column: pd.Series) -> bool:
+    """All known values are names of volume files; a label of another kind stays as it is."""
+    known = [v.strip().lower() for v in column if isinstance(v, str) and v.strip()]
+    if not known or not all("." in v for v in known):
+        return False
+    from medfm.formats.volume import SUFFIXES
+
+    return all(v.endswith(tuple(SUFFIXES)) for v in known)
 
 
 def _record_names(paths: pd.Series) -> list[str]:

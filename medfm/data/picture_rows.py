@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -51,13 +52,7 @@ def read_rows(
     frame = pd.DataFrame({"record": [_key(name, rows.depth) for name in named.dropna()]})
     frame["patient"] = as_identifier(value(source, rows.patient)) if rows.patient else pd.NA
     for name, origin in rows.keep.items():
-        column = value(source, origin)
-        if name == "age":
-            column = pd.to_numeric(column, errors="coerce")
-        elif name == "sex":
-            initial = column.str[0].str.upper()
-            column = initial.where(initial.isin(["M", "F"]))
-        frame[name] = column
+        frame[name] = kept_column(source, name, origin)
     split = _split(dataset, source, frame["record"], root)
     if split is not None:
         frame["split"] = split
@@ -85,6 +80,17 @@ def value(source: pd.DataFrame, origin: Origin) -> pd.Series:
     return found
 
 
+def kept_column(source: pd.DataFrame, name: str, origin: Origin) -> pd.Series:
+    """A column of the manifest: age as a number, sex as M or F, others as text."""
+    column = value(source, origin)
+    if name == "age":
+        return pd.to_numeric(column, errors="coerce")
+    if name == "sex":
+        initial = column.str[0].str.upper()
+        return initial.where(initial.isin(["M", "F"]))
+    return column
+
+
 # Tables
 # ----------------------------------------------------------------------------------------------------
 
@@ -96,14 +102,7 @@ def _joined(
     wanted = texts | set(labels)
     parts = [_table(dataset, table, root, texts, wanted) for table in rows.tables]
     source = pd.concat([part for part in parts if part is not None], ignore_index=True)
-    for join in rows.joins:
-        if join.labels and not any(name.startswith(join.prefix) for name in labels):
-            continue
-        file = _file(root, join.files)
-        if file is not None:
-            source = _beside(source, join, file, texts, wanted)
-        elif not join.optional:
-            raise MedfmError(f"{dataset.id}: {_name(join)} is missing below {root}. {dataset.where()}")
+    source = joined_tables(dataset, rows.joins, source, root, texts, labels)
     needed = [rows.image.columns]
     # Only an optional table may leave patients unknown.
     needed += [rows.patient.columns] if rows.patient and not any(j.optional for j in rows.joins) else []
@@ -112,6 +111,22 @@ def _joined(
         raise MedfmError(
             f"{root}: its tables have no column {', '.join(missing)}; is this another version of {dataset.id}?"
         )
+    return source
+
+
+def joined_tables(
+    dataset: Dataset, joins: list[Join], source: pd.DataFrame, root: Path, texts: set[str], labels: list[str]
+) -> pd.DataFrame:
+    """``source`` with the columns of the joined tables that are in ``texts`` or ``labels`` beside its own."""
+    wanted = texts | set(labels)
+    for join in joins:
+        if join.labels and not any(name.startswith(join.prefix) for name in labels):
+            continue
+        files = _files(root, join.files)
+        if files:
+            source = _beside(source, join, files if join.every else files[:1], texts, wanted)
+        elif not join.optional:
+            raise MedfmError(f"{dataset.id}: {_name(join)} is missing below {root}. {dataset.where()}")
     return source
 
 
@@ -132,13 +147,17 @@ def _table(
 _PART = "the part of its table"  # no published column has this name
 
 
-def _beside(source: pd.DataFrame, join: Join, file: Path, texts: set[str], wanted: set[str]) -> pd.DataFrame:
+def _beside(
+    source: pd.DataFrame, join: Join, files: list[Path], texts: set[str], wanted: set[str]
+) -> pd.DataFrame:
     """``source`` with the wanted columns of a table whose key is unique, or stands first of several equal lines."""
     key, cut = join.key or join.by, len(join.prefix)
     own = {name[cut:] for name in wanted if name.startswith(join.prefix)} - {join.by}
-    other = _read(file, texts | {key}, own | {key})
-    if key not in other:
-        raise MedfmError(f"{file}: column {key} is missing; is this another version?")
+    tables = [_read(file, texts | {key}, own | {key}, join.separator) for file in files]
+    for file, table in zip(files, tables):
+        if key not in table:
+            raise MedfmError(f"{file}: column {key} is missing; is this another version?")
+    other = pd.concat(tables, ignore_index=True)
     other = other[other[key].notna()].drop_duplicates(key).set_index(key).add_prefix(join.prefix)
     other = other[[name for name in other if name not in source]].copy()
     if join.mark:
@@ -147,17 +166,19 @@ def _beside(source: pd.DataFrame, join: Join, file: Path, texts: set[str], wante
     return pd.concat([source, found.set_axis(source.index)], axis=1)
 
 
-def _read(file: Path, texts: set[str], wanted: set[str]) -> pd.DataFrame:
+def _read(file: Path, texts: set[str], wanted: set[str], separator: str = ",") -> pd.DataFrame:
     """The wanted columns of a CSV or JSON table; those in ``texts`` as they are written (an id of 36 digits is no number)."""
     try:
         if file.name.removesuffix(".gz").endswith(".json"):
             frame = pd.read_json(file, dtype=False)
             return frame[[name for name in frame if name in wanted]]
-        names = list(pd.read_csv(file, nrows=0, index_col=False).columns)
+        names = list(pd.read_csv(file, nrows=0, index_col=False, sep=separator).columns)
         titles = {name: str(name).strip() for name in names if str(name).strip() in wanted}
         kinds = {name: "string" for name, title in titles.items() if title in texts}
         # Some published tables end every row with a comma: without index_col=False pandas takes ids for an index.
-        frame = pd.read_csv(file, usecols=list(titles), dtype=kinds, index_col=False, low_memory=False)  # type: ignore[call-overload]
+        frame = pd.read_csv(  # type: ignore[call-overload]
+            file, usecols=list(titles), dtype=kinds, index_col=False, low_memory=False, sep=separator
+        )
     except (ValueError, OSError, EOFError) as error:
         reason = " ".join(str(error).split())
         raise MedfmError(f"{file}: cannot be read as a table ({reason}); download it again.") from error
@@ -166,11 +187,12 @@ def _read(file: Path, texts: set[str], wanted: set[str]) -> pd.DataFrame:
 
 def _file(root: Path, names: list[str]) -> Path | None:
     """The first of the possible files that exists."""
-    for name in names:
-        for candidate in (name, f"{name}.gz"):
-            if found := sorted(root.glob(candidate)):
-                return found[0]
-    return None
+    return next(iter(_files(root, names)), None)
+
+
+def _files(root: Path, names: list[str]) -> list[Path]:
+    """Those of the possible files that exist, in order."""
+    return [found for name in names for like in (name, f"{name}.gz") for found in sorted(root.glob(like))]
 
 
 def _name(table: SourceTable | Join) -> str:
@@ -257,23 +279,34 @@ def picture_places(root: Path, depth: int = 1) -> tuple[dict[str, str], dict[str
     and a second place of those that lie twice. Folders are listed in order, links to folders followed once."""
     places: dict[str, str] = {}
     twins: dict[str, str] = {}
+    for folder, names in walk(root):
+        for name in names:
+            if f".{name.rpartition('.')[2]}".lower() in pictures.SUFFIXES:
+                path = f"{folder}{os.sep}{name}"
+                key = _key(path, depth)
+                (twins if key in places else places).setdefault(key, path)
+    return places, twins
+
+
+def walk(root: Path) -> Iterator[tuple[str, list[str]]]:
+    """(folder, names of its files) of ``root`` and every folder below it, in order and without hidden ones; links to folders
+    are followed once."""
     seen = {os.path.realpath(root)}
     folders = [str(root.resolve())]
     while folders:
-        inner = []
-        with os.scandir(folders.pop()) as listing:
+        folder, inner, files = folders.pop(), [], []
+        with os.scandir(folder) as listing:
             entries = sorted((e for e in listing if not e.name.startswith(".")), key=lambda e: e.name)
         for entry in entries:
-            if f".{entry.name.rpartition('.')[2]}".lower() in pictures.SUFFIXES and not entry.is_dir():
-                key = _key(entry.path, depth)
-                (twins if key in places else places).setdefault(key, entry.path)
-            elif entry.is_dir():
-                real = os.path.realpath(entry.path) if entry.is_symlink() else ""
-                if real not in seen:
-                    inner.append(entry.path)
-                    seen |= {real} if real else set()
+            if not entry.is_dir():
+                files.append(entry.name)
+                continue
+            real = os.path.realpath(entry.path) if entry.is_symlink() else ""
+            if real not in seen:
+                inner.append(entry.path)
+                seen |= {real} if real else set()
+        yield folder, files
         folders += reversed(inner)
-    return places, twins
 
 
 def _key(name: str, depth: int) -> str:

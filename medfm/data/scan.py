@@ -19,9 +19,10 @@ import pandas as pd
 
 from medfm import formats
 from medfm.data.manifest import Manifest
+from medfm.data.rooms import room_of
 from medfm.data.scan_pictures import Picture, inspect_picture, summary
+from medfm.data.scan_volumes import VolumeRecord, inspect_volume, volume_summary
 from medfm.data.tables import is_table, read_table
-from medfm.formats import pictures
 from medfm.paths import seen_from, written_whole
 from medfm.types import Finding, MedfmError
 
@@ -72,7 +73,7 @@ class ScanResult:
     folder how many files of which suffix are of no format that is read."""
 
     source: str
-    records: tuple[Record | Picture, ...]
+    records: tuple[Record | Picture | VolumeRecord, ...]
     failed: tuple[tuple[str, str], ...]
     table: pd.DataFrame | None = None
     others: dict[str, int] = field(default_factory=dict)
@@ -128,6 +129,7 @@ class ScanResult:
         each = Counter(filter(None, patients))
         signals = [r for r in self.records if isinstance(r, Record)]
         images = [r for r in self.records if isinstance(r, Picture)]
+        volumes = [r for r in self.records if isinstance(r, VolumeRecord)]
         described: dict[str, Any] = {
             "source": self.source,
             "records": len(self.records),
@@ -140,7 +142,7 @@ class ScanResult:
             },
             "others": self.others,
             "formats": dict(Counter(r.format for r in self.records).most_common()),
-            **(summary(images, patients, self._column("split")) if images else _signals(signals)),
+            **_summary(signals, images, volumes, patients, self._column("split")),
             "findings": dict(self.codes().most_common()),
         }
         if len(ages):
@@ -152,6 +154,18 @@ class ScanResult:
         if sexes := Counter(r.sex for r in self.records if r.sex):
             described["sex"] = dict(sexes)
         return described
+
+
+def _summary(
+    signals: list[Record],
+    images: list[Picture],
+    volumes: list[VolumeRecord],
+    patients: list[str],
+    splits: list[str],
+) -> dict[str, Any]:
+    if volumes:
+        return volume_summary(volumes)
+    return summary(images, patients, splits) if images else _signals(signals)
 
 
 def _signals(records: list[Record]) -> dict[str, Any]:
@@ -181,14 +195,19 @@ def find_records(
     folder: str | Path, room: Any = formats, others: Counter[str] | None = None
 ) -> tuple[list[str], list[tuple[str, str]]]:
     """Addresses of all records below a folder, sorted, and containers that could not be opened, with the
-    reason. room: who knows what a record is, ``formats`` for signals or ``formats.pictures``. others: counts the
-    suffixes of the files that are no record.
+    reason. room: who knows what a record is (:func:`~medfm.data.rooms.room_of`). others: counts the suffixes of the
+    files that are no record.
 
     Raises :class:`MedfmError` for a folder that does not exist or holds no record.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise MedfmError(f"folder not found: {folder}.")
+    if hasattr(room, "tree"):
+        found: tuple[list[str], list[tuple[str, str]]] = room.tree(
+            folder, Counter() if others is None else others
+        )
+        return found
     addresses: list[str] = []
     failed: list[tuple[str, str]] = []
     others = Counter() if others is None else others
@@ -225,11 +244,6 @@ def _walk(folder: Path, failed: list[tuple[str, str]]) -> Iterator[Path]:
                 yield Path(parent) / name
 
 
-def room_of(modality: Any) -> Any:
-    """Who reads this modality's files: ``formats`` for signals, ``formats.pictures`` for pictures."""
-    return formats if modality.rank == 1 else pictures
-
-
 def scan(source: str | Path, modality: Any, jobs: int = 1, progress: Progress | None = None) -> ScanResult:
     """Read every record of a folder, of one file, or of a table with a ``path`` column.
 
@@ -253,7 +267,7 @@ def scan(source: str | Path, modality: Any, jobs: int = 1, progress: Progress | 
     else:
         addresses = [str(a) for a in room.records(source)]
     rates = table["fs"].tolist() if table is not None and "fs" in table else [None] * len(addresses)
-    records: list[Record | Picture] = []
+    records: list[Record | Picture | VolumeRecord] = []
     for done, outcome in enumerate(_read_all(addresses, rates, modality, jobs), 1):
         if not isinstance(outcome, tuple):
             records.append(outcome)
@@ -266,7 +280,7 @@ def scan(source: str | Path, modality: Any, jobs: int = 1, progress: Progress | 
 
 def _read_all(
     addresses: list[str], rates: Iterable[Any], modality: Any, jobs: int
-) -> Iterator[Record | Picture | tuple[str, str]]:
+) -> Iterator[Record | Picture | VolumeRecord | tuple[str, str]]:
     if jobs == 1 or len(addresses) < 2:
         yield from (inspect(address, modality, fs) for address, fs in zip(addresses, rates))
         return
@@ -277,10 +291,12 @@ def _read_all(
     )
 
 
-def inspect(address: str, modality: Any, fs: Any = None) -> Record | Picture | tuple[str, str]:
+def inspect(address: str, modality: Any, fs: Any = None) -> Record | Picture | VolumeRecord | tuple[str, str]:
     """One record, or (path, reason). Never raises: one bad file does not end a scan."""
     try:
-        if modality.rank != 1:
+        if modality.rank == 3:
+            return inspect_volume(address, modality)
+        if modality.rank == 2:
             return inspect_picture(address, modality)
         signal = formats.read(address, fs=float(fs)) if _number(fs) else formats.read(address)
         sample = modality.from_signal(signal)

@@ -44,7 +44,7 @@ def read(path: str | Path, frame: int | None = None) -> Image:
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")  # odd names, dates and lengths are no reason to warn, or to stop
-        _refuse_bomb(path)
+        refuse_bomb(path)
         try:
             data = pydicom.dcmread(cast(Any, file), force=file[128:132] != b"DICM")
         except (ValueError, EOFError) as error:
@@ -70,7 +70,7 @@ def frames(path: Path) -> int:
         return int(data.get("NumberOfFrames", 1) or 1)
 
 
-def _refuse_bomb(path: Path) -> None:
+def refuse_bomb(path: Path) -> None:
     """A deflated data set may unpack to any size: unpack it once, keeping nothing, before pydicom does so whole."""
     from pydicom.filereader import read_file_meta_info
     from pydicom.uid import DeflatedExplicitVRLittleEndian
@@ -94,7 +94,7 @@ def _refuse_bomb(path: Path) -> None:
 
 
 def _image(path: Path, data: Any, frame: int | None) -> Image:
-    _transfer_syntax(path, data)
+    transfer_syntax(path, data)
     sop = data.get("SOPClassUID", "")
     named = str(getattr(sop, "name", sop))
     if "Rows" not in data and "PixelData" not in data:
@@ -166,7 +166,7 @@ def _no_image(named: str, data: Any) -> str:
     return f"is {named} without an image; give the image itself."
 
 
-def _transfer_syntax(path: Path, data: Any) -> None:
+def transfer_syntax(path: Path, data: Any) -> None:
     """A file without its meta header, as some carts and CD burners write: the encoding that it was parsed with."""
     from pydicom.dataset import FileMetaDataset
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian

@@ -43,25 +43,20 @@ def _rot90(x: np.ndarray, rng: np.random.Generator, labels: Labels = None) -> No
 
 def _warp(x: np.ndarray, labels: Labels, matrices: np.ndarray) -> None:
     """Each volume through its matrix ``[B, 3, 3]`` about its middle; what enters from outside is the border's value."""
-    import torch
-    import torch.nn.functional as F
+    from scipy.ndimage import affine_transform
 
-    half = np.array(x.shape[2:], np.float64) / 2
-    # grid_sample counts axes from the last, in half extents.
-    unit = (matrices * half[None, None, :] / half[None, :, None])[:, ::-1, ::-1]
-    theta = torch.from_numpy(np.concatenate([unit, np.zeros((len(x), 3, 1))], 2).astype(np.float32))
-    grid = F.affine_grid(theta, [len(x), 1, *x.shape[2:]], align_corners=False)
-    known = np.isfinite(x)
-    values = torch.from_numpy(np.where(known, x, 0.0).astype(np.float32))
-    moved = F.grid_sample(values, grid, "bilinear", "border", align_corners=False).numpy()
-    if not known.all():
-        there = torch.from_numpy(known.astype(np.float32))
-        share = F.grid_sample(there, grid, "bilinear", "border", align_corners=False).numpy()
-        moved = np.where(share > 0.5, moved / np.maximum(share, 0.5), np.nan)
-    x[:] = moved
-    if labels is not None:
-        kept = torch.from_numpy(labels.astype(np.float32))
-        labels[:] = np.rint(F.grid_sample(kept, grid, "nearest", "border", align_corners=False).numpy())
+    middle = (np.array(x.shape[2:]) - 1) / 2
+    for i, matrix in enumerate(matrices):
+        place = {"matrix": matrix, "offset": middle - matrix @ middle, "mode": "nearest"}
+        known = np.isfinite(x[i, 0])
+        moved = affine_transform(np.where(known, x[i, 0], 0.0), order=1, **place)
+        if not known.all():
+            share = affine_transform(known.astype(np.float32), order=1, **place)
+            moved = np.where(share > 0.5, moved / np.maximum(share, 0.5), np.nan)
+        x[i, 0] = moved
+        if labels is not None:
+            for label in labels[i]:
+                label[:] = affine_transform(label, order=0, **place)
 
 
 def _rotation(x: np.ndarray, rng: np.random.Generator, labels: Labels = None) -> None:

@@ -5,6 +5,7 @@ Shapes: C channels of grey 0 to 1 (NaN: no picture), H x W the grid.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -14,7 +15,7 @@ from medfm.modalities.xray_augment import AUGMENTATIONS, MIX_ALTERS, augmentatio
 from medfm.types import MedfmError, Sample
 
 
-class GreyPictures:
+class GreyPictures(ABC):
     """Normalisation and augmentation of a modality of pictures, which has ``channels`` and these settings."""
 
     rank = 2
@@ -30,8 +31,9 @@ class GreyPictures:
         """Rows and columns."""
         return self._size
 
+    @abstractmethod
     def settings(self) -> dict[str, Any]:
-        raise NotImplementedError
+        """Plain JSON that rebuilds the modality."""
 
     # From grey to the network
     # -----------------------------------------------------------------------------------------------------------------

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from medfm.modalities import sheet
 from medfm.modalities.grey import statistics
 from medfm.modalities.xray import Xray
-from medfm.types import RESEARCH_USE, Image, MedfmError, Sample
+from medfm.types import RESEARCH_USE, Image, Sample
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,47 +55,5 @@ def draw(pairs: Sequence[tuple[Image, Sample]]) -> Figure:
 
 
 def write(images: Sequence[Image], modality: Xray, output: str | Path) -> list[tuple[str, str]]:
-    """Draw radiographs to ``output`` (.png: under one another; .html: with their findings, opens without a network).
-
-    Returns what could not be drawn as (record, reason). Raises :class:`MedfmError` for another suffix, or when nothing
-    could be drawn.
-    """
-    output = Path(output)
-    if output.suffix.lower() not in (".png", ".html"):
-        raise MedfmError(f"{output}: give a file that ends in .png or .html.")
-    pairs: list[tuple[Image, Sample]] = []
-    failed: list[tuple[str, str]] = []
-    for image in images:
-        try:
-            pairs.append((image, modality.from_image(image)))
-        except MedfmError as error:
-            failed.append((image.record, str(error)))
-    if not pairs:
-        raise MedfmError(
-            f"{failed[0][0]}: {failed[0][1]}" if failed else "no picture was given, so there is none to draw."
-        )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    if output.suffix.lower() == ".png":
-        draw(pairs).savefig(output, format="png")
-    else:
-        output.write_text(_page(pairs), encoding="utf-8")
-    return failed
-
-
-def _page(pairs: Sequence[tuple[Image, Sample]]) -> str:
-    parts = []
-    for pair in pairs:
-        buffer = io.BytesIO()
-        draw([pair]).savefig(buffer, format="png")
-        picture = base64.b64encode(buffer.getvalue()).decode("ascii")
-        name = html.escape(pair[0].record or "picture")
-        items = "".join(f"<li>{f.severity}: {html.escape(f.message)}</li>" for f in pair[1].findings)
-        parts.append(
-            f'<section><h2>{name}</h2><img alt="radiograph {name}" src="data:image/png;base64,{picture}">'
-            f"<ul>{items or '<li>nothing found</li>'}</ul></section>"
-        )
-    style = "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem}img{width:100%}"
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>medfm X-ray</title>'
-        f"<style>{style}</style></head><body>{''.join(parts)}<footer>{RESEARCH_USE}</footer></body></html>"
-    )
+    """Draw radiographs to ``output``, see :func:`medfm.modalities.sheet.write`."""
+    return sheet.write(images, modality.from_image, draw, output, "radiograph")

@@ -25,16 +25,23 @@ def move(batch: Batch, device: torch.device) -> Batch:
 
 class Metrics(pl.Callback):
     """One row a logging step in ``metrics.csv``; on resume, rows past the checkpoint are dropped first, so that the
-    file equals the uninterrupted run's. ``losses`` and ``rates``: what the method logs beside its loss and the rates."""
+    file equals the uninterrupted run's. ``losses``, ``rates`` and ``measures``: what the method logs and measures beside
+    what every method does."""
 
     RATES = ("lr", "weight_decay")
     MEASURES = ("target_std", "context_std", "effective_rank", "probe_auroc", "samples_per_s")
 
     def __init__(
-        self, path: Path, every: int, start: int = 0, losses: Sequence[str] = (), rates: Sequence[str] = ()
+        self,
+        path: Path,
+        every: int,
+        start: int = 0,
+        losses: Sequence[str] = (),
+        rates: Sequence[str] = (),
+        measures: Sequence[str] = (),
     ) -> None:
         self.path, self.every, self.written = path, every, start
-        self.fields = ("step", "loss", *losses, *self.RATES, *rates, *self.MEASURES)
+        self.fields = ("step", "loss", *losses, *self.RATES, *rates, *self.MEASURES, *measures)
         self.extra: dict[str, float] = {}
 
     def on_fit_start(self, trainer: pl.Trainer, module: Any) -> None:
@@ -134,14 +141,28 @@ class FiniteLoss(pl.Callback):
 class CollapseGuard(pl.Callback):
     """Measures collapse on one fixed batch: deviation of targets and embeddings over records, and effective rank.
 
-    ``verdict`` is a sentence for the report; a collapse is also logged the first time it shows.
+    A collapse is logged the first time it shows; what a method says of its own measures (``verdict``: it learns nothing)
+    once, when half of the steps are done.
     """
 
-    def __init__(self, batch: Batch, every: int, metrics: Metrics, remedy: str = "Lower optim.lr.") -> None:
-        self.batch, self.every, self.metrics, self.remedy = batch, every, metrics, remedy
+    def __init__(
+        self,
+        batch: Batch,
+        every: int,
+        metrics: Metrics,
+        remedy: str = "Lower optim.lr.",
+        verdict: Callable[[dict[str, float], dict[str, float]], str] = lambda first, last: "",
+    ) -> None:
+        self.batch, self.every, self.metrics, self.remedy, self.verdict = (
+            batch,
+            every,
+            metrics,
+            remedy,
+            verdict,
+        )
         self.first: dict[str, float] | None = None
         self.last: dict[str, float] = {}
-        self.warned = False
+        self.warned = self.told = False
 
     def measure(self, module: Any) -> dict[str, float]:
         return {k: float(v) for k, v in module.collapse_measures(move(self.batch, module.device)).items()}
@@ -158,6 +179,10 @@ class CollapseGuard(pl.Callback):
         self.metrics.add(**self.last)
         if (sentence := self.problem()) and not self.warned:
             self.warned = True
+            LOG.warning("step %d: %s", trainer.global_step, sentence)
+        late = trainer.global_step >= trainer.max_steps / 2
+        if late and not self.told and (sentence := self.verdict(self.first or {}, self.last)):
+            self.told = True
             LOG.warning("step %d: %s", trainer.global_step, sentence)
 
     def problem(self) -> str:

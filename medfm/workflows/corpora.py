@@ -13,25 +13,32 @@ import pandas as pd
 from medfm.config.run import SyntheticSettings
 from medfm.data.image_store import ImageStore, build_images
 from medfm.data.store import CHUNK, Chunk, SignalStore, build
+from medfm.data.volume_store import VolumeStore, build_volumes
+from medfm.types import Volume
 
 Progress = Callable[[int, int], None]
-Arrays = Callable[..., tuple[np.ndarray, pd.DataFrame]]
+Arrays = Callable[..., tuple[Any, pd.DataFrame]]
 
 
-def chunks_of(settings: SyntheticSettings) -> int:
-    """Chunks of whole patients, at most ``CHUNK`` records each where a patient has no more."""
-    return -(-settings.patients // _patients(settings.records_per_patient))
+VOLUMES_CHUNK = 8  # volumes are large
 
 
-def _patients(records_per_patient: int) -> int:
-    return max(1, CHUNK // records_per_patient)
+def chunks_of(settings: SyntheticSettings, size: int = CHUNK) -> int:
+    """Chunks of whole patients, at most ``size`` records each where a patient has no more."""
+    return -(-settings.patients // _patients(settings.records_per_patient, size))
 
 
-def _chunk(index: int, *, settings: dict[str, Any], arrays: Arrays, options: dict[str, Any]) -> Chunk:
+def _patients(records_per_patient: int, size: int = CHUNK) -> int:
+    return max(1, size // records_per_patient)
+
+
+def _chunk(
+    index: int, *, settings: dict[str, Any], arrays: Arrays, options: dict[str, Any], size: int = CHUNK
+) -> Chunk:
     repeats = settings["records_per_patient"]
-    first = index * _patients(repeats)
+    first = index * _patients(repeats, size)
     x, labels = arrays(
-        min(_patients(repeats), settings["patients"] - first),
+        min(_patients(repeats, size), settings["patients"] - first),
         seed=settings["seed"],
         records_per_patient=repeats,
         start_subject=first,
@@ -87,3 +94,82 @@ def _radiographs(patients: int, *, channels: int, **options: Any) -> tuple[np.nd
 
     x, labels = radiograph_arrays(patients, **options)
     return (x if channels == 1 else np.repeat(x, channels, axis=1)), labels
+
+
+def ct_store(
+    settings: SyntheticSettings, modality: Any, root: Path | None, jobs: int, progress: Progress
+) -> VolumeStore:
+    """Scans of the trunk at the modality's spacing, placed as its reader would place them."""
+    from medfm.synthetic.ct import GENERATOR_VERSION
+
+    plain = settings.model_dump()
+    return build_volumes(
+        {
+            "synthetic": plain,
+            "generator": GENERATOR_VERSION,
+            "settings": modality.ingest_settings(),
+            "truths": 1,
+        },
+        chunks_of(settings, VOLUMES_CHUNK),
+        partial(_scans, settings=plain, modality=modality),
+        channels=modality.stored,
+        root=root,
+        jobs=jobs,
+        progress=progress,
+    )
+
+
+def _scans(index: int, *, settings: dict[str, Any], modality: Any) -> Chunk:
+    from medfm.synthetic.ct_corpus import ct_volumes
+
+    options = {"spacing": modality.spacing}
+    chunk = _chunk(index, settings=settings, arrays=ct_volumes, options=options, size=VOLUMES_CHUNK)
+    placed = [modality.place(Volume(s.x, s.affine, "HU", "synthetic")) for s in chunk.signals]  # type: ignore[attr-defined]
+    return chunk._replace(signals=[p.sample.x for p in placed], extra={"affine": [p.affine for p in placed]})
+
+
+def ct_slice_store(
+    settings: SyntheticSettings, modality: Any, root: Path | None, jobs: int, progress: Progress
+) -> ImageStore:
+    """Slices of such scans, ``modality.every`` mm, each with its scan's labels."""
+    from medfm.synthetic.ct import GENERATOR_VERSION
+
+    plain = settings.model_dump()
+    inputs = {"synthetic": plain, "generator": GENERATOR_VERSION, "settings": modality.ingest_settings()}
+    return build_images(
+        {**inputs, "every": modality.every, "truths": 1},
+        chunks_of(settings, VOLUMES_CHUNK),
+        partial(_slices, settings=plain, modality=modality),
+        grid=modality.size,
+        channels=modality.channels,
+        root=root,
+        jobs=jobs,
+        progress=progress,
+    )
+
+
+def _slices(index: int, *, settings: dict[str, Any], modality: Any) -> Chunk:
+    from medfm.synthetic.ct_corpus import ct_volumes
+
+    through = max(modality.every, SLICE_MM)
+    options = {"spacing": _slice_grid(modality.plane, 2 * modality.pixel, through)}
+    chunk = _chunk(index, settings=settings, arrays=ct_volumes, options=options, size=VOLUMES_CHUNK)
+    cut = [modality.from_volume(Volume(s.x, s.affine, "HU", "synthetic")) for s in chunk.signals]  # type: ignore[attr-defined]
+    counts = [len(slices) for slices in cut]
+    assert chunk.labels is not None
+    labels = chunk.labels.loc[chunk.labels.index.repeat(counts)].reset_index(drop=True)
+    number = np.concatenate([np.arange(n) for n in counts])
+    labels["volume"] = labels["record"]
+    labels["record"] = [f"{record}#{k}" for record, k in zip(labels["record"], number)]
+    # A chunk's first row is unknown before the others are made; rows need only be in order and apart.
+    first = index * VOLUMES_CHUNK * 1000
+    return Chunk([x for slices in cut for x in slices], list(range(first, first + len(number))), [], labels)
+
+
+SLICE_MM = 4.0  # between the slices of a simulated scan, at least
+
+
+def _slice_grid(plane: str, pixel: float, through: float) -> tuple[float, float, float]:
+    """Spacing to the right, front and head of a scan that is cut in ``plane``; slices are resampled to finer pixels."""
+    axis = {"sagittal": 0, "coronal": 1, "axial": 2}[plane]
+    return tuple(through if a == axis else pixel for a in range(3))  # type: ignore[return-value]

@@ -33,7 +33,11 @@ from medfm.types import ConfigError, Finding
 from medfm.workflows.progress import progress as progress_bar
 from medfm.workflows.run_folder import writing
 
-HASHED = {"size": (64, 64), "fit": "stretch"}  # enough for 9 x 8 and 32 x 32 cells of the whole picture
+# Enough for 9 x 8 and 32 x 32 cells of the whole picture; of a slice, of 358 mm about the body's middle.
+HASHED: dict[str, dict[str, Any]] = {
+    "xray": {"size": (64, 64), "fit": "stretch"},
+    "ct_slice": {"size": (64, 64), "spacing": 5.6},
+}
 # Of embeddings; ours. With the quick simulated backbone it is a film moved by 2 % of its width or turned by 5 degrees, and
 # one in 500 pairs of films of different simulated patients is nearer.
 DISTANCE = 0.1
@@ -120,8 +124,8 @@ def _check(modality: str, by: str, distance: float | None, backbone: str | None)
         raise ConfigError(f"--modality {modality} is unknown; use {', '.join(MODALITIES)}.")
     if MODALITIES[modality].load().rank != 2:
         raise ConfigError(
-            f"--modality {modality}: redundant records are found among pictures (--modality xray). Of signals none is "
-            "called redundant: give the folder or table to medfm pretrain as it is."
+            f"--modality {modality}: redundant records are found among pictures ({', '.join(HASHED)}). Of signals and "
+            "volumes none is called redundant: give the folder or table to medfm pretrain as it is."
         )
     if by not in ("hash", "embedding"):
         raise ConfigError(f"--by {by} is unknown; use hash or embedding.")
@@ -193,7 +197,7 @@ def _look(
 ) -> tuple[Looks, Near, Any]:
     """Pictures read once into the store; what they are compared by; and when two of one unit are near."""
     entry = MODALITIES[modality]
-    meaning = entry.load()(**entry.settings(**HASHED).model_dump(exclude={"name"}))
+    meaning = entry.load()(**entry.settings(**HASHED[modality]).model_dump(exclude={"name"}))
     if by == "embedding":
         from medfm.hub.bundle import load_bundle
         from medfm.hub.resolve import resolve

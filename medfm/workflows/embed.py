@@ -14,7 +14,7 @@ import pandas as pd
 
 from medfm.data.codes import site_codes
 from medfm.data.manifest import Manifest, as_identifier
-from medfm.data.scan import room_of
+from medfm.data.rooms import room_of
 from medfm.data.store import CHUNK
 from medfm.data.tables import is_table, read_table
 from medfm.finetuning.records import embeddings

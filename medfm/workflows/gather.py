@@ -12,7 +12,7 @@ import numpy as np
 
 from medfm.data.codes import site_codes
 from medfm.data.manifest import Manifest
-from medfm.data.scan import room_of
+from medfm.data.rooms import room_of
 from medfm.types import MedfmError, Sample, Volume
 from medfm.workflows.kinds import kind_of
 

@@ -238,6 +238,20 @@ def _ct_words(modality: Any) -> str:
     )
 
 
+def _ct_slice_words(modality: Any) -> str:
+    s = modality.settings()
+    shown = " and ".join(f"{low:g} to {high:g} HU" for low, high in s["windows"])
+    normal = {
+        "dataset": "; minus the mean and divided by the deviation of each window over the training data",
+        "record": "; minus the mean and divided by the deviation of each slice",
+        "none": "",
+    }
+    return (
+        f"{s['plane'].capitalize()} slices in Hounsfield units, {s['size'][0]} x {s['size'][1]} pixels of {s['spacing']:g} mm about the middle of "
+        f"the body; windows of {shown} as 0 to 1, clipped{normal[s['normalise']]}."
+    )
+
+
 KINDS: dict[str, Kind] = {
     "ecg": Kind(
         SIGNALS,
@@ -271,6 +285,17 @@ KINDS: dict[str, Kind] = {
         _volume_views,
         _volume_record,
         _ct_words,
+        "liver_lesion",
+    ),
+    "ct_slice": Kind(
+        PICTURES,
+        "CT slices",
+        corpora.ct_slice_store,
+        floors.PICTURE,
+        _picture_mask,
+        _picture_views,
+        _picture_record,
+        _ct_slice_words,
         "liver_lesion",
     ),
 }

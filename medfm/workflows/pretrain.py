@@ -280,7 +280,8 @@ def _watchers(
     watching: list[pl.Callback] = [callbacks.FiniteLoss(every)]
     if not ranks.is_first():
         return watching, None
-    run.guard = callbacks.CollapseGuard(_batches(run, 0, 1).batch(1 << 20), every, metrics, run.method.remedy)
+    batch, method = _batches(run, 0, 1).batch(1 << 20), run.method
+    run.guard = callbacks.CollapseGuard(batch, every, metrics, method.remedy, method.verdict)
     watching.append(run.guard)
     if probe := _probe(run, metrics):
         watching.append(probe)
@@ -303,7 +304,7 @@ def _fit(run: Pretraining, resume: bool) -> None:
         run.log.info("going on at step %d of %d", start, settings.steps)
         if start >= settings.steps:
             run.method.load_state_dict(state["state_dict"])
-    columns = run.method.losses, run.method.rates
+    columns = run.method.losses, run.method.rates, run.method.measures
     metrics = callbacks.Metrics(run.folder.path / "metrics.csv", settings.log_every, start, *columns)
     watching, probe = _watchers(run, metrics, start)
     if start < settings.steps:

@@ -19,7 +19,7 @@ from medfm.hub.bundle import save_bundle
 from medfm.hub.card import Card, Dataset, Parent, Result, simulated_sentence
 from medfm.hub.folder import FolderStore
 from medfm.types import MedfmError
-from medfm.workflows import reconstruction
+from medfm.workflows import reconstruction, task_figures
 from medfm.workflows.embedding import embed_store
 from medfm.workflows.kinds import kind_of
 from medfm.workflows.pretrain_run import Pretraining
@@ -37,6 +37,8 @@ TAUGHT = (
 def finish(run: Pretraining) -> Run:
     results = _results(run)
     run.log.info("%s", results["collapse_sentence"])
+    if results["verdict"]:
+        run.log.warning("%s", results["verdict"])
     if "gap_closed" in results.get("probe", {}):
         measured = results["probe"]
         run.log.info(
@@ -106,6 +108,7 @@ def _results(run: Pretraining) -> dict[str, Any]:
         "collapse": measures,
         "collapsed": bool(problem),
         "collapse_sentence": problem or collapse_verdict(run.guard.first or {}, run.guard.last),
+        "verdict": run.method.verdict(run.guard.first or {}, run.guard.last),
         "composition": composition(run.sources),
     }
     if "end" in run.probe:
@@ -176,7 +179,9 @@ def _card(run: Pretraining, results: dict[str, Any]) -> Card:
         data=_data_words(sources),
         preprocessing=kind_of(modality).preprocessing(modality),
         results=probe,
-        limitations=limitations + (" " + results["collapse_sentence"] if results["collapsed"] else ""),
+        limitations=" ".join(
+            [limitations, results["collapse_sentence"] if results["collapsed"] else "", results["verdict"]]
+        ).strip(),
         citations=[
             CITATIONS[k]
             for k in ("medfm", config.method.name, *(kind_of(modality).citations if simulated else []))
@@ -210,11 +215,7 @@ def _report(
     training = figures.training_curves(frame)
     sections = [_summary(run, results, published, command), _training(run, results, training)]
     training.savefig(run.folder.path / "figures" / "training.png", dpi=110)
-    kind, name = kind_of(run.modality), "views" if run.guard.batch.views else "mask"
-    if name == "views":  # a contrastive method hides nothing
-        task, caption = kind.views(run.modality, run.guard.batch)
-    else:
-        task, caption = kind.mask(run.modality, run.method, run.guard.batch)
+    name, task, caption = task_figures.draw(run.modality, run.method, run.guard.batch)
     task.savefig(run.folder.path / "figures" / f"{name}.png", dpi=110)
     sections.append(
         Section(
@@ -251,7 +252,7 @@ def _summary(run: Pretraining, results: dict[str, Any], published: str, command:
         rows.append(["Speed", f"{results['samples_per_second']:,.0f} samples/s"])
     if published:
         rows.append(["In the local hub as", published])
-    text = results["collapse_sentence"]
+    text = " ".join(filter(None, [results["collapse_sentence"], results["verdict"]]))
     if "probe" in results:
         p = results["probe"]
         rows.append(
@@ -295,6 +296,12 @@ def _training(run: Pretraining, results: dict[str, Any], figure: Any) -> Section
         "target_std": "Deviation of targets over records",
         "context_std": "Deviation of embeddings over records",
         "effective_rank": "Effective rank of embeddings",
+        "position_correlation": "Correlation of guessed with true overlap",
+        "similarity_positive": "Guess where crops overlap",
+        "similarity_negative": "Guess where they do not",
+        "base_cosine": "Cosine of a volume's base crops",
+        "fusion_dice": "Dice of fused volumes",
+        "fusion_dice_chance": "Dice of guessing",
     }
     first = run.guard.first or {}
     rows = [[names.get(k, k), _number(first.get(k)), _number(v)] for k, v in results["collapse"].items()]

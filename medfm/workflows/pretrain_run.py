@@ -45,5 +45,6 @@ def default_name(config: RunConfig, simulated: bool | None = None) -> str:
     if simulated is None:
         simulated = all(s.split("@")[0] == SYNTHETIC for s in config.data.sources) and not config.init
     shape = config.backbone
-    size = (shape.size or f"d{shape.dim}") if hasattr(shape, "size") else shape.name.replace("_", "-")
-    return f"{stem}-{size}{'-continued' if config.init else ''}{'-sim' if simulated else ''}"
+    own = f"d{shape.dim}" if hasattr(shape, "dim") else shape.name
+    size = getattr(shape, "size", None) or own
+    return f"{stem}-{size.replace('_', '-')}{'-continued' if config.init else ''}{'-sim' if simulated else ''}"

@@ -14,10 +14,8 @@ from medfm.data.catalog import resolve_source, split_weight
 from medfm.data.codes import site_codes
 from medfm.data.dedup import copies
 from medfm.data.reduction import by_hash, looks, select, units_of
-from medfm.data.store import CHUNK
 from medfm.data.truths import truths_of
 from medfm.types import ConfigError, Truths
-from medfm.workflows import corpora
 from medfm.workflows.gather import tell_set_aside
 from medfm.workflows.kinds import kind_of
 from medfm.workflows.progress import progress
@@ -52,9 +50,11 @@ def synthetic_store(
 ) -> Any:
     """The embedded corpus, generated once and kept in the store."""
     kind = kind_of(modality)
-    total = corpora.chunks_of(settings) * CHUNK
-    with progress(show, f"generating {kind.plural}", total, "records") as bar:
-        return kind.corpus(settings, modality, root, jobs, lambda done, _: bar.update(done * CHUNK))
+    total = settings.patients * settings.records_per_patient
+    with progress(
+        show, f"generating {kind.plural}", total, "scans" if modality.rank == 3 else "records"
+    ) as bar:
+        return kind.corpus(settings, modality, root, jobs, lambda done, all: bar.update(total * done // all))
 
 
 def open_sources(
@@ -154,7 +154,7 @@ def _files(
             modality,
             root,
             config.data.ingest_workers,
-            lambda done, total: bar.update(min(done * CHUNK, len(manifest))),
+            lambda done, all: bar.update(len(manifest) * done // all),
         )
     if store.failed:
         notes.append(f"{len(store.failed)} of {len(manifest)} records could not be read and were set aside")

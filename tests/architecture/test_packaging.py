@@ -110,6 +110,7 @@ def test_every_dependency_is_imported_or_named_by_the_package():
     modules |= {"pillow": "PIL", "python-gdcm": "gdcm"}
     engines = {"pyarrow", "openpyxl"}  # pandas loads these by name for Parquet and Excel
     engines |= {"pyjpegls", "pylibjpeg", "pylibjpeg-openjpeg"}  # and pydicom these, for compressed pixels
+    engines |= {"einops"}  # and MONAI this one, for its Swin networks
     for requirement in CORE:
         name = Requirement(requirement).name
         module = modules.get(name, name.replace("-", "_"))

@@ -36,7 +36,8 @@ OWNERS = {
     # The yardstick of `medfm bench load` is wfdb used plainly: it must not pass through the readers of `formats`.
     "wfdb": {"formats", "bench/wfdb_reference.py"},
     "pydicom": {"formats"},
-    "nibabel": {"formats"},
+    # Plain readers are the yardsticks of medfm bench, as wfdb is.
+    "nibabel": {"formats", "bench/nifti_reference.py"},
     "gdcm": {"formats"},
     "h5py": {"formats"},
     "pyedflib": {"formats"},
