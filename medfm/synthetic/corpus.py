@@ -1,5 +1,6 @@
 """Synthetic corpora as real files with a table of labels, whatever the modality; the arrays are in
-:mod:`medfm.synthetic.ecg_corpus` and :mod:`medfm.synthetic.radiograph_corpus`, and are named here as well."""
+:mod:`medfm.synthetic.ecg_corpus`, :mod:`medfm.synthetic.radiograph_corpus` and :mod:`medfm.synthetic.ct_corpus`, and are
+named here as well."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from medfm.synthetic import ecg_corpus, radiograph_corpus
+from medfm.synthetic import ct_corpus, ecg_corpus, radiograph_corpus
+from medfm.synthetic.ct_corpus import ct_arrays, ct_chunks, ct_volumes
 from medfm.synthetic.draws import Draws
 from medfm.synthetic.ecg_corpus import SITE_PREVALENCE, ecg_arrays, ecg_chunks, truth_columns
 from medfm.synthetic.radiograph_corpus import radiograph_arrays, radiograph_chunks
@@ -20,6 +22,9 @@ from medfm.types import ConfigError, MedfmError
 
 __all__ = [
     "SITE_PREVALENCE",
+    "ct_arrays",
+    "ct_chunks",
+    "ct_volumes",
     "ecg_arrays",
     "ecg_chunks",
     "radiograph_arrays",
@@ -34,12 +39,14 @@ _SPLIT_STREAM = 14
 
 @dataclass(frozen=True)
 class Kind:
-    """One modality's corpus. chunks: yields ``(x [m, ...], labels)``; writers: format -> writer of one record, the
-    first format being the default; mix: changes to the prevalences that suit a site's small table."""
+    """One modality's corpus. chunks: yields ``(records, labels)``, the records as an array ``[m, ...]`` or a list;
+    writers: format -> writer of one record, the first format being the default; mix: changes to the prevalences that
+    suit a site's small table; files: columns of the table for what a writer returns, one path or several."""
 
-    chunks: Callable[..., Iterator[tuple[np.ndarray, pd.DataFrame]]]
-    writers: Mapping[str, Callable[..., Path]]
+    chunks: Callable[..., Iterator[tuple[Any, pd.DataFrame]]]
+    writers: Mapping[str, Callable[..., Path | tuple[Path, ...]]]
     mix: Mapping[str, float]
+    files: tuple[str, ...] = ("path",)
 
     @property
     def options(self) -> list[str]:
@@ -51,6 +58,7 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "ecg": Kind(ecg_chunks, ecg_corpus.WRITERS, SITE_PREVALENCE),
     "xray": Kind(radiograph_chunks, radiograph_corpus.WRITERS, {}),
+    "ct": Kind(ct_chunks, ct_corpus.WRITERS, {}, ("path", "label")),
 }
 
 
@@ -71,16 +79,22 @@ def write_corpus(
     """Write real files under ``output/records`` and ``output/table.csv``; return the table's path.
 
     ecg: WFDB (or edf, csv, dicom) files; options ``fs`` (Hz) and ``seconds``. xray: DICOM DX and CR; options ``size`` (pixels) and ``views`` (of PA, AP, LL).
+    ct: NIfTI files (or dicom: a folder a scan), label maps under ``output/labels`` with their names in ``labels.json``;
+    options ``spacing`` (mm), ``field``, ``thickness`` (mm), ``size`` (most voxels an axis) and, for dicom, ``faults``.
 
     The table has ``path`` (relative to it), ``patient_id, age, sex, device, site``, binary labels by criterion
     (``afib``, ``lbbb``, ... or ``effusion``, ``nodule``, ...), the measured numbers behind them and ``cond_*``; with
     ``split`` (shares of train, val, test) a ``split`` column by patient; radiographs also have ``view`` and
-    ``box_*``. ``prevalence`` changes the mix; ``progress(done, all)`` is called after every chunk. The table is
+    ``box_*``, CT scans ``label``, ``phase`` and ``volume_<organ>_ml``. ``prevalence`` changes the mix; ``progress(done, all)`` is called after every chunk. The table is
     written last, so a folder with a table is complete.
 
     Raises ConfigError for an unknown modality, format, option or share, MedfmError for a folder that holds a corpus
     already (without ``overwrite``) or cannot be written.
     """
+    if modality == "ct_slice":
+        raise ConfigError(
+            "CT slices are cut from volumes: medfm data synthesize ct, then medfm data slices OUTPUT/table.csv."
+        )
     if modality not in KINDS:
         raise ConfigError(f"no synthetic corpus for modality {modality!r}; known: {', '.join(KINDS)}.")
     kind = KINDS[modality]
@@ -112,7 +126,7 @@ def write_corpus(
         (output / "records").mkdir(parents=True, exist_ok=True)
         table.unlink(missing_ok=True)
         frame = _write_records(
-            chunks, kind.writers[format], output, options, patients * records_per_patient, progress
+            chunks, kind, kind.writers[format], output, options, patients * records_per_patient, progress
         )
         if split is not None:
             lot = Draws([(seed, _SPLIT_STREAM, p) for p in range(patients)], 1).pick(split)
@@ -128,8 +142,9 @@ def write_corpus(
 
 
 def _write_records(
-    chunks: Iterator[tuple[np.ndarray, pd.DataFrame]],
-    write: Callable[..., Path],
+    chunks: Iterator[tuple[Any, pd.DataFrame]],
+    kind: Kind,
+    write: Callable[..., Path | tuple[Path, ...]],
     output: Path,
     options: Mapping[str, Any],
     total: int,
@@ -137,8 +152,10 @@ def _write_records(
 ) -> pd.DataFrame:
     frames: list[pd.DataFrame] = []
     for x, labels in chunks:
-        paths = [write(output, row, record, **options) for row, record in zip(labels.itertuples(), x)]
-        labels.insert(0, "path", [p.relative_to(output).as_posix() for p in paths])
+        written = [write(output, row, record, **options) for row, record in zip(labels.itertuples(), x)]
+        rows = [paths if isinstance(paths, tuple) else (paths,) for paths in written]
+        for place, (name, paths) in enumerate(zip(kind.files, zip(*rows))):
+            labels.insert(place, name, [p.relative_to(output).as_posix() for p in paths])
         frames.append(labels)
         if progress is not None:
             progress(sum(map(len, frames)), total)

@@ -43,7 +43,7 @@ def joined(parts: list[tuple[np.ndarray, ...]], tissue: str, instead: str) -> Tu
 def bones(t: Thorax, arms: bool = True) -> list[Tubes]:
     """The skeleton: tubes of cortical bone in soft tissue, and the marrow in them; without ``arms`` they are raised
     out of the picture."""
-    parts = [*_ribs(t), *_spine(t), *_shoulders(t, arms)]
+    parts = [*ribs(t), *spine(t), *shoulders(t, arms)]
     outer = joined(parts, "bone", "soft")
     # what is too thin for a cortex all round is compact bone
     core = outer.radius - _CORTEX * t.bone
@@ -52,7 +52,8 @@ def bones(t: Thorax, arms: bool = True) -> list[Tubes]:
     return [outer, marrow]
 
 
-def _ribs(t: Thorax) -> list[tuple[np.ndarray, ...]]:
+def ribs(t: Thorax) -> list[tuple[np.ndarray, ...]]:
+    """Twelve on each side, axis by axis."""
     k = np.arange(12.0)[:, None]
     end = np.pi * np.array([0.86, 0.84, 0.83, 0.82, 0.80, 0.79, 0.77, 0.73, 0.69, 0.64, 0.47, 0.32])[:, None]
     drop = np.array([26, 42, 57, 70, 82, 92, 99, 104, 106, 104, 96, 90])[:, None] * (
@@ -83,8 +84,9 @@ def vertebra_height(t: Thorax, k: np.ndarray) -> np.ndarray:
     return t.height * (119 - 19.0 * k - 0.26 * k * k)
 
 
-def _spine(t: Thorax) -> list[tuple[np.ndarray, ...]]:
-    k = np.arange(-4.0, 16.0)
+def spine(t: Thorax, end: int = 16) -> list[tuple[np.ndarray, ...]]:
+    """Vertebrae from C4 to the one before ``end`` (0: T1, 12: L1): bodies, pedicles and processes."""
+    k = np.arange(-4.0, end)
     z = vertebra_height(t, k)
     _, _, b, middle = t.cage(z)
     y = np.where(k < 0, 22.0, middle + b - 12)
@@ -110,7 +112,8 @@ def _spine(t: Thorax) -> list[tuple[np.ndarray, ...]]:
     return parts
 
 
-def _shoulders(t: Thorax, arms: bool) -> list[tuple[np.ndarray, ...]]:
+def shoulders(t: Thorax, arms: bool) -> list[tuple[np.ndarray, ...]]:
+    """Clavicles, shoulder blades, arms where asked for, and the breastbone."""
     h, w = t.height, t.width
     raised = 10 * (t.shape[30] - 0.5)
     out = 14 * (t.shape[31] - 0.35)  # how far the shoulders are rolled forward, off the lungs

@@ -89,8 +89,14 @@ def finish(run: Pretraining) -> Run:
 def next_command(run: Pretraining, card: Card, published: str) -> str:
     reference = card.id if published else str(run.folder.path)
     modality = run.config.modality.name
+    if modality == "ct_slice":
+        return (
+            "medfm data synthesize ct --patients 40 --output ct-site\n"
+            "medfm data slices ct-site/table.csv --every 15 --output ct-site/slices.csv\n"
+            f"medfm finetune ct-site/slices.csv --backbone {reference} --target {kind_of(run.modality).target}"
+        )
     return (
-        f"medfm data synthesize {modality} --patients 300 --output {modality}-site\n"
+        f"medfm data synthesize {modality} --patients {60 if run.modality.rank == 3 else 300} --output {modality}-site\n"
         f"medfm finetune {modality}-site/table.csv --backbone {reference} --target {kind_of(run.modality).target}"
     )
 

@@ -98,9 +98,9 @@ def test_bones_surround_the_lungs_and_vessels_stay_inside():
 
 def test_twelve_ribs_a_side_at_falling_heights():
     t = people([8])[0]
-    from medfm.synthetic.skeleton import _ribs
+    from medfm.synthetic.skeleton import ribs
 
-    for side, (points, _, _) in zip((-1, 1), _ribs(t)):
+    for side, (points, _, _) in zip((-1, 1), ribs(t)):
         ribs = points.reshape(12, -1, 3)
         assert np.all(np.diff(ribs[:, 0, 2]) < -15) and np.all(ribs[:, 100, 0] * side > 0)
         assert np.all(ribs[:10, -1, 2] < ribs[:10, 0, 2])  # their front ends lie lower

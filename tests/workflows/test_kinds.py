@@ -21,7 +21,8 @@ from medfm.workflows.windows import PictureRecords
 
 
 def test_every_modality_has_its_line_and_every_line_its_corpus_and_words():
-    assert set(KINDS) == set(MODALITIES) == set(CORPORA)
+    # Slices are cut from the CT corpus.
+    assert set(KINDS) == set(MODALITIES) == set(CORPORA) | {"ct_slice"}
     for name, entry in MODALITIES.items():
         modality = entry.load()(**entry.settings(normalise="record").model_dump(exclude={"name"}))
         assert kind_of(modality) is KINDS[name]
