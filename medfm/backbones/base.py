@@ -51,7 +51,7 @@ class Backbone(nn.Module):
             )
         for i, block in enumerate(blocks):
             share = rate * i / max(len(blocks) - 1, 1)
-            block.drop_path = DropPath(share) if share else nn.Identity()
+            block.drop_path = (DropPath(share) if share else nn.Identity()).train(block.training)
 
 
 @runtime_checkable

@@ -229,12 +229,20 @@ def convert(
     identifier: str | None = typer.Option(
         None, "--id", help="id of the new model; default from the output folder's name"
     ),
+    settings: list[str] = typer.Option(
+        [], "--set", help="what the file does not say, as resolution_mode=1 (pct-net)", metavar="KEY=VALUE"
+    ),
     overwrite: bool = typer.Option(False, "--overwrite", help="replace an existing bundle"),
 ) -> None:
     """Turn an official checkpoint into a bundle."""
     from medfm.hub.official import convert_checkpoint
 
-    bundle = convert_checkpoint(name, checkpoint, output, identifier=identifier, overwrite=overwrite)
+    if wrong := [s for s in settings if "=" not in s]:
+        raise ConfigError(f"--set takes KEY=VALUE, not {wrong[0]}.")
+    options = dict(s.split("=", 1) for s in settings)
+    bundle = convert_checkpoint(
+        name, checkpoint, output, identifier=identifier, overwrite=overwrite, options=options
+    )
     typer.echo(
         f"{bundle.card.id} is in {bundle.path}. Next: medfm hub pull {bundle.path} (into the local hub)"
     )

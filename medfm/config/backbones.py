@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from medfm.config.base import Entry, Settings
 
@@ -15,6 +15,28 @@ VIT_SIZES: dict[str, tuple[int, int, int]] = {
     "s": (384, 8, 6),
     "b": (768, 12, 12),
 }
+
+# First width, residual blocks a stage; s and b have MONAI's stages.
+SEGRESNET_SIZES: dict[str, tuple[int, tuple[int, ...]]] = {
+    "quick": (8, (1, 1, 1, 1)),
+    "s": (16, (1, 2, 2, 4)),
+    "b": (32, (1, 2, 2, 4)),
+}
+# b, l and h are VoCo's.
+SWIN_UNETR_SIZES: dict[str, int] = {"quick": 12, "s": 24, "b": 48, "l": 96, "h": 192}
+UNET3D_SIZES: dict[str, tuple[int, ...]] = {
+    "quick": (8, 8, 16, 32, 64, 8),
+    "s": (16, 16, 32, 64, 128, 16),
+    "b": (32, 32, 64, 128, 256, 32),
+}
+# b is nnU-Net's own for volumes.
+DYNUNET_SIZES: dict[str, tuple[int, ...]] = {
+    "quick": (8, 16, 32, 64),
+    "s": (16, 32, 64, 128, 256),
+    "b": (32, 64, 128, 256, 320, 320),
+}
+# b is the paper's.
+PCT_NET_SIZES: dict[str, tuple[int, ...]] = {"quick": (8, 16, 32, 64, 128), "b": (24, 48, 128, 256, 512)}
 
 
 class ViTSettings(Settings):
@@ -106,6 +128,140 @@ class ViTBaseSettings(DropPathSettings):
     name: Literal["vit_base_patch16_224"] = "vit_base_patch16_224"
 
 
+class VolumeSettings(Settings):
+    """A network of MONAI for volumes, with or without its decoder."""
+
+    decoder: bool = Field(
+        False, description="build the decoder too, for masks; without it, the encoder alone"
+    )
+
+    def _fill(self, **presets: object) -> None:
+        """What the size stands for, where it is not given; without a size, all must be."""
+        resolved = {k: v if getattr(self, k) is None else getattr(self, k) for k, v in presets.items()}
+        if missing := [k for k, v in resolved.items() if v is None]:
+            raise ValueError(f"without backbone.size, set {', '.join(missing)}")
+        self.__dict__.update(resolved)
+
+
+class SegResNetSettings(VolumeSettings):
+    """SegResNet (arXiv 1810.11654); its quick size is for a CPU."""
+
+    derived: ClassVar[dict[str, tuple[str, ...]]] = {"size": ("init_filters", "blocks_down")}
+    name: Literal["segresnet"] = "segresnet"
+    size: Literal["quick", "s", "b"] | None = "s"
+    init_filters: int | None = Field(None, gt=0, multiple_of=8, description="width of the first stage")
+    blocks_down: tuple[int, ...] | None = Field(
+        None, min_length=2, description="residual blocks of each stage"
+    )
+
+    @model_validator(mode="after")
+    def _resolve(self) -> SegResNetSettings:
+        filters, blocks = SEGRESNET_SIZES[self.size] if self.size else (None, None)
+        self._fill(init_filters=filters, blocks_down=blocks)
+        return self
+
+
+class ResNet3DSettings(VolumeSettings):
+    """A ResNet for volumes; it has no decoder."""
+
+    @field_validator("decoder")
+    @classmethod
+    def _none(cls, value: bool) -> bool:
+        if value:
+            raise ValueError("a ResNet has no decoder; for masks take backbone.name segresnet")
+        return value
+
+
+class ResNet3D10Settings(ResNet3DSettings):
+    """ResNet-10 for volumes."""
+
+    name: Literal["resnet3d_10"] = "resnet3d_10"
+
+
+class ResNet3D18Settings(ResNet3DSettings):
+    """ResNet-18 for volumes."""
+
+    name: Literal["resnet3d_18"] = "resnet3d_18"
+
+
+class ResNet3D50Settings(ResNet3DSettings):
+    """ResNet-50 for volumes."""
+
+    name: Literal["resnet3d_50"] = "resnet3d_50"
+
+
+class SwinUNETRSettings(VolumeSettings):
+    """SwinUNETR, second version (arXiv 2201.01266); sizes b, l and h are VoCo's."""
+
+    derived: ClassVar[dict[str, tuple[str, ...]]] = {"size": ("feature_size",)}
+    name: Literal["swin_unetr"] = "swin_unetr"
+    size: Literal["quick", "s", "b", "l", "h"] | None = "b"
+    feature_size: int | None = Field(
+        None, gt=0, multiple_of=12, description="width of the tokens; multiples of 12"
+    )
+    drop_path: float = Field(0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _resolve(self) -> SwinUNETRSettings:
+        self._fill(feature_size=SWIN_UNETR_SIZES[self.size] if self.size else None)
+        return self
+
+
+class UNet3DSettings(VolumeSettings):
+    """A plain U-Net for volumes."""
+
+    derived: ClassVar[dict[str, tuple[str, ...]]] = {"size": ("features",)}
+    name: Literal["unet3d"] = "unet3d"
+    size: Literal["quick", "s", "b"] | None = "s"
+    features: tuple[int, int, int, int, int, int] | None = Field(
+        None, description="widths of the five stages, and of the decoder's finest map"
+    )
+
+    @model_validator(mode="after")
+    def _resolve(self) -> UNet3DSettings:
+        self._fill(features=UNET3D_SIZES[self.size] if self.size else None)
+        return self
+
+
+class DynUNetSettings(VolumeSettings):
+    """nnU-Net's plain U-Net (arXiv 1809.10486)."""
+
+    derived: ClassVar[dict[str, tuple[str, ...]]] = {"size": ("filters",)}
+    name: Literal["dynunet"] = "dynunet"
+    size: Literal["quick", "s", "b"] | None = "s"
+    filters: tuple[int, ...] | None = Field(None, min_length=3, description="width of each stage")
+
+    @model_validator(mode="after")
+    def _resolve(self) -> DynUNetSettings:
+        self._fill(filters=DYNUNET_SIZES[self.size] if self.size else None)
+        return self
+
+
+class PCTNetSettings(VolumeSettings):
+    """PCT-Net (arXiv 2306.16925): convolutions and windows of attention side by side; built for one input size."""
+
+    derived: ClassVar[dict[str, tuple[str, ...]]] = {"size": ("channels",)}
+    name: Literal["pct_net"] = "pct_net"
+    size: Literal["quick", "b"] | None = "b"
+    channels: tuple[int, int, int, int, int] | None = Field(None, description="width of each level")
+    depths: tuple[int, int, int] = Field((2, 2, 2), description="attention blocks of the three deep levels")
+    heads: tuple[int, int, int] = (4, 8, 16)
+    windows: tuple[int, int, int] = Field((6, 6, 6), description="edge of the attention windows")
+    mlp_ratio: float = Field(4.0, gt=0)
+    resolution_mode: Literal[0, 1, 2] = Field(
+        0, description="first axis as fine as the others (0), coarser (1) or much coarser (2)"
+    )
+    dropout: float = Field(0.2, ge=0, lt=1, description="of the three deep levels")
+    drop_path: float = Field(0.2, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _resolve(self) -> PCTNetSettings:
+        self._fill(channels=PCT_NET_SIZES[self.size] if self.size else None)
+        if self.channels and (wrong := [(c, h) for c, h in zip(self.channels[2:], self.heads) if c % h]):
+            raise ValueError(f"channels {wrong[0][0]} is not divisible by heads {wrong[0][1]}")
+        return self
+
+
 BACKBONES: dict[str, Entry] = {
     "vit": Entry(ViTSettings, "medfm.backbones.vit:ViT"),
     "regnetx_002": Entry(RegNetX002Settings, "medfm.backbones.image2d:RegNetX002"),
@@ -116,4 +272,12 @@ BACKBONES: dict[str, Entry] = {
     "vit_tiny_patch16_224": Entry(ViTTinySettings, "medfm.backbones.image2d:ViTTiny"),
     "vit_small_patch16_224": Entry(ViTSmallSettings, "medfm.backbones.image2d:ViTSmall"),
     "vit_base_patch16_224": Entry(ViTBaseSettings, "medfm.backbones.image2d:ViTBase"),
+    "segresnet": Entry(SegResNetSettings, "medfm.backbones.conv3d:SegResNet3D"),
+    "resnet3d_10": Entry(ResNet3D10Settings, "medfm.backbones.conv3d:ResNet3D10"),
+    "resnet3d_18": Entry(ResNet3D18Settings, "medfm.backbones.conv3d:ResNet3D18"),
+    "resnet3d_50": Entry(ResNet3D50Settings, "medfm.backbones.conv3d:ResNet3D50"),
+    "swin_unetr": Entry(SwinUNETRSettings, "medfm.backbones.swin_unetr:SwinUNETR3D"),
+    "unet3d": Entry(UNet3DSettings, "medfm.backbones.conv3d:UNet3D"),
+    "dynunet": Entry(DynUNetSettings, "medfm.backbones.conv3d:DynUNet3D"),
+    "pct_net": Entry(PCTNetSettings, "medfm.backbones.pct_net:PCTNet"),
 }

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime
 import difflib
+import inspect
 import re
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -29,10 +31,12 @@ def convert_checkpoint(
     *,
     identifier: str | None = None,
     overwrite: bool = False,
+    options: Mapping[str, str] | None = None,
 ) -> Bundle:
     """Convert ``checkpoint`` with the converter of ``source`` and save the bundle in ``output``.
 
-    The id is ``identifier`` or the output folder's name. Raises :class:`ConfigError` for an unknown source,
+    The id is ``identifier`` or the output folder's name. ``options``: what the file does not say and the converter
+    takes. Raises :class:`ConfigError` for an unknown source or option,
     and :class:`MedfmError` for a file that the converter does not recognise.
     """
     table = converters()
@@ -43,7 +47,13 @@ def convert_checkpoint(
     if not checkpoint.is_file():
         raise MedfmError(f"checkpoint not found: {checkpoint}.")
     module, function = table[source].split(":")
-    converted = getattr(import_module(module), function)(checkpoint)
+    convert, options = getattr(import_module(module), function), dict(options or {})
+    known = list(inspect.signature(convert).parameters)[1:]
+    if unknown := [key for key in options if key not in known]:
+        raise ConfigError(
+            f"the converter {source} has no option {unknown[0]}; it has {', '.join(known) or 'none'}."
+        )
+    converted = convert(checkpoint, **options)
     name = identifier or re.sub(r"[^a-z0-9._-]+", "-", output.name.lower()).strip("-.")
     card = _card(source, name, checkpoint, converted)
     return save_bundle(

@@ -1,4 +1,5 @@
-"""The tensors of a module that was saved whole (``torch.save(model)``), read without building anything of it.
+"""The tensors of a module, or beside an optimiser, that was saved whole (``torch.save(model)``), read without building
+anything of it.
 
 Such a file is a program for Python's unpickler: it names classes, and opening it the usual way imports and calls them.
 Here the program is only followed, one opcode after the other: what it names stays a name and what it would call is
@@ -24,6 +25,11 @@ from medfm.types import ReadError
 PARTS = re.compile(
     r"torch\.nn\..+|torch\._utils\._rebuild_\w+|torch\.\w+Storage|torch\.Size|torch\.device|torchvision\.models\..+|"
     r"torchxrayvision\.models\..+|collections\.OrderedDict|(__builtin__|builtins)\.set|numpy\..+"
+)
+# What stands beside the weights where a training saves its optimiser as an object.
+TRAINING = re.compile(
+    rf"{PARTS.pattern}|torch\.optim\..+|monai\.optimizers\..+|collections\.defaultdict|argparse\.Namespace|_codecs\.encode|"
+    r"copy_?reg\._reconstructor|(__builtin__|builtins)\.(dict|list|object|int|float)"
 )
 DTYPES = {
     "torch.FloatStorage": torch.float32,
@@ -65,7 +71,7 @@ def module_tensors(path: Path) -> dict[str, Tensor]:
     module, and for a damaged one.
     """
     try:
-        module, read = _archive(path) if zipfile.is_zipfile(path) else _stream(path)
+        module, read = _program(path, PARTS)
         tensors = dict(_named(module, "", read, set())) if isinstance(module, Call) else {}
     except ReadError:
         raise
@@ -78,7 +84,41 @@ def module_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _archive(path: Path) -> tuple[Any, Callable[[Storage], bytes]]:
+def checkpoint_tensors(path: Path) -> dict[str, Any]:
+    """Mappings of tensors in a checkpoint that holds objects of its training besides (an optimiser saved whole), which
+    are left out; nested as they stand in the file.
+
+    Raises :class:`ReadError` for a program that names anything else than parts of a network or of a training.
+    """
+    try:
+        content, read = _program(path, TRAINING)
+        found = _mapped(content, read) if isinstance(content, dict) else {}
+    except ReadError:
+        raise
+    except Exception as error:  # as in module_tensors
+        raise ReadError(f"{path.name} is not a readable PyTorch checkpoint; it may be truncated.") from error
+    if not found:
+        raise ReadError(f"{path.name} holds objects but no named tensors, which could be taken out.")
+    return found
+
+
+def _mapped(content: dict[Any, Any], read: Callable[[Storage], bytes]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, dict):
+            value = _mapped(value, read)
+        elif isinstance(value, Call) and value.name.startswith("torch._utils._rebuild_"):
+            value = _tensor(value, read)
+        if isinstance(key, str) and (isinstance(value, Tensor) or (isinstance(value, dict) and value)):
+            found[key] = value
+    return found
+
+
+def _program(path: Path, parts: re.Pattern[str]) -> tuple[Any, Callable[[Storage], bytes]]:
+    return _archive(path, parts) if zipfile.is_zipfile(path) else _stream(path, parts)
+
+
+def _archive(path: Path, parts: re.Pattern[str]) -> tuple[Any, Callable[[Storage], bytes]]:
     """Layout since PyTorch 1.6: the program in ``*/data.pkl``, every storage an uncompressed entry beside it."""
     with zipfile.ZipFile(path) as archive:
         (program,) = (n for n in archive.namelist() if n.endswith("/data.pkl"))
@@ -87,18 +127,18 @@ def _archive(path: Path) -> tuple[Any, Callable[[Storage], bytes]]:
         if packed:  # nothing here unpacks to more than the file holds
             raise ReadError(f"{path.name} is compressed as PyTorch never does; it is no checkpoint.")
         with archive.open(program) as file:
-            module = follow(file, path.name)
+            module = follow(file, path.name, parts=parts)
         numbers = {name: archive.read(name) for name in archive.namelist() if name.startswith(f"{root}data/")}
     return module, lambda storage: numbers[f"{root}data/{storage.key}"]
 
 
-def _stream(path: Path) -> tuple[Any, Callable[[Storage], bytes]]:
+def _stream(path: Path, parts: re.Pattern[str]) -> tuple[Any, Callable[[Storage], bytes]]:
     """Layout before PyTorch 1.6: programs one after the other, then the storages in the order of the last one."""
     seen: dict[str, Storage] = {}
     with path.open("rb") as file:
         for _ in range(HEADER):
             follow(file, path.name)
-        module = follow(file, path.name, seen)
+        module = follow(file, path.name, seen, parts)
         keys = follow(file, path.name)
         numbers: dict[str, bytes] = {}
         for key in keys:
@@ -107,10 +147,12 @@ def _stream(path: Path) -> tuple[Any, Callable[[Storage], bytes]]:
     return module, lambda storage: numbers[storage.key]
 
 
-def follow(file: Any, source: str, seen: dict[str, Storage] | None = None) -> Any:
+def follow(
+    file: Any, source: str, seen: dict[str, Storage] | None = None, parts: re.Pattern[str] = PARTS
+) -> Any:
     """What the program in ``file`` (up to its STOP) leaves behind: plain values, :class:`Call` and :class:`Storage`.
 
-    ``seen`` collects the storages by key. Raises :class:`ReadError` for a name that is no part of a network and for an
+    ``seen`` collects the storages by key. Raises :class:`ReadError` for a name outside ``parts`` and for an
     opcode that no module is saved with.
     """
     stack: list[Any] = []
@@ -132,7 +174,7 @@ def follow(file: Any, source: str, seen: dict[str, Storage] | None = None) -> An
                 return stack.pop()
             case "GLOBAL":
                 name = Name(argument.replace(" ", "."))
-                if not PARTS.fullmatch(name):
+                if not parts.fullmatch(name):
                     raise ReadError(
                         f"{source} names {name}, which is no part of a network and could run code when opened: it was "
                         "not opened. Get the file from its makers again."
@@ -159,10 +201,12 @@ def follow(file: Any, source: str, seen: dict[str, Storage] | None = None) -> An
                 stack[-count:] = [tuple(stack[-count:])]
             case "APPEND" | "APPENDS":
                 values = [stack.pop()] if opcode.name == "APPEND" else since_mark()
-                stack[-1].extend(values)
+                if not isinstance(stack[-1], Call):  # what an object would hold is of no use
+                    stack[-1].extend(values)
             case "SETITEM" | "SETITEMS":
                 pairs = [stack.pop(-2), stack.pop()] if opcode.name == "SETITEM" else since_mark()
-                stack[-1].update(zip(pairs[::2], pairs[1::2]))
+                if not isinstance(stack[-1], Call):
+                    stack[-1].update(zip(pairs[::2], pairs[1::2]))
             case "BINPUT" | "LONG_BINPUT":
                 memo[argument] = stack[-1]
             case "BINGET" | "LONG_BINGET":
