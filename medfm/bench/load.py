@@ -48,6 +48,7 @@ def bench_load(
     batches: int = 300,
 ) -> dict[str, Any]:
     """Speed (:func:`speed`) and memory (:func:`memory`) of the training loader for windows of 12 leads, 10 s, ``fs`` Hz.
+    Of volumes see :mod:`medfm.bench.load_volumes`.
 
     ``records``: sizes of the corpora whose memory is compared; ``files``: synthetic WFDB records at 500 Hz that are
     read; ``batches``: how many are drawn from each corpus. Everything is written to a temporary folder (``TMPDIR``
@@ -55,7 +56,7 @@ def bench_load(
     for a folder without room.
     """
     if modality != "ecg":
-        raise ConfigError(f"no loading benchmark for modality {modality!r}; known: ecg.")
+        raise ConfigError(f"no loading benchmark for modality {modality!r}; known: ecg, ct.")
     if not SLOWEST <= fs <= FASTEST:
         raise ConfigError(f"--fs {fs:g}: give the model's grid in Hz, {SLOWEST:g} to {FASTEST:g}.")
     if not records or min(records) < 1:

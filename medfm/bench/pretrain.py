@@ -16,6 +16,7 @@ import torch
 from medfm.backbones.base import build
 from medfm.bench import ecg_jepa_reference as reference
 from medfm.bench.load import LEADS, noise_batches, samples_per_s
+from medfm.bench.phantoms import bench_phantoms
 from medfm.bench.timers import interleave
 from medfm.bench.xray import bench_xray
 from medfm.config.backbones import VIT_SIZES
@@ -88,12 +89,15 @@ def bench_pretrain(
     ``load(k)`` makes batch k as training would (``SignalBatches.batch``); None: a store of noise.
     Keys: ``ours_s``, ``reference_s``, ``ratio`` (median of the pairs' ratios), ``ratios``,
     ``step_samples_per_s``, ``loader_samples_per_s``, and what was run. Raises :class:`ConfigError` for another
-    modality or size. Modality ``xray``: :func:`medfm.bench.xray.bench_xray` at its own sizes.
+    modality or size. Modality ``xray``: :func:`medfm.bench.xray.bench_xray` at its own sizes, ``ct``:
+    :func:`medfm.bench.phantoms.bench_phantoms`.
     """
+    if modality == "ct":
+        return bench_phantoms(threads=threads)
     if modality == "xray":
         return bench_xray(batch=8, threads=threads, pairs=pairs)
     if modality != "ecg":
-        raise ConfigError(f"no pretraining benchmark for modality {modality!r}; known: ecg, xray.")
+        raise ConfigError(f"no pretraining benchmark for modality {modality!r}; known: ecg, xray, ct.")
     if size not in VIT_SIZES:
         raise ConfigError(f"unknown size {size!r}; known: {', '.join(VIT_SIZES)}.")
     before = torch.get_num_threads()

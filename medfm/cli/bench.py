@@ -18,7 +18,7 @@ def bench() -> None:
 
 @app.command()
 def pretrain(
-    modality: str = typer.Option("ecg", "--modality", "-m", help="What the records are: ecg or xray."),
+    modality: str = typer.Option("ecg", "--modality", "-m", help="What the records are: ecg, xray or ct."),
     as_json: bool = typer.Option(False, "--json", help="Results as JSON on standard output."),
 ) -> None:
     """Samples a second of loader and step, and CPU seconds of a step against a plain implementation."""
@@ -36,19 +36,27 @@ def pretrain(
 
 @app.command()
 def load(
-    modality: str = typer.Option("ecg", "--modality", "-m", help="What the records are: ecg."),
-    fs: float = typer.Option(250.0, "--fs", help="The model's grid, Hz."),
-    records: str = typer.Option("1000,20000", "--records", help="Corpus sizes whose memory is compared."),
+    modality: str = typer.Option("ecg", "--modality", "-m", help="What the records are: ecg or ct."),
+    fs: float = typer.Option(250.0, "--fs", help="The model's grid of ECGs, Hz."),
+    records: str | None = typer.Option(
+        None, "--records", help="Corpus sizes whose memory is compared; ecg 1000,20000; ct 50,1000."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Results as JSON on standard output."),
 ) -> None:
-    """Windows a second from the ingest store against wfdb and scipy, and the loader's memory as the corpus grows."""
+    """Windows or crops a second from the ingest store against a plain reader, and the loader's memory as the corpus
+    grows."""
     from medfm.cli.output import course, say_json
 
-    sizes = _sizes(records)
+    sizes = _sizes(records or ("50,1000" if modality == "ct" else "1000,20000"))
     with course():
-        from medfm.bench.load import bench_load
+        if modality == "ct":
+            from medfm.bench.load_volumes import bench_load_volumes
 
-        results = bench_load(modality, fs, sizes)
+            results = bench_load_volumes(sizes)
+        else:
+            from medfm.bench.load import bench_load
+
+            results = bench_load(modality, fs, sizes)
     if as_json:
         say_json(results)
     else:
@@ -69,16 +77,18 @@ def _say_load(results: dict[str, Any]) -> None:
     from rich.table import Table
 
     console = Console(width=None if Console().is_terminal else 160)
-    leads, samples = results["shape"]
+    shape = results["shape"]
+    cut = f"Crops of {' x '.join(map(str, shape))} voxels"
+    if results["modality"] == "ecg":
+        cut = f"Windows of {shape[0]} leads x {shape[1]:,} samples at {results['fs']:g} Hz"
     console.print(
-        f"Windows of {leads} leads x {samples:,} samples at {results['fs']:g} Hz, batches of {results['batch']}, one "
-        f"thread; CPU seconds, median of {results['rounds']} interleaved rounds."
+        f"{cut}, batches of {results['batch']}, one thread; CPU seconds, median of {results['rounds']} interleaved rounds."
     )
     table = Table(box=None, pad_edge=False)
     for name in ("way", "windows / CPU s", "times the reference"):
         table.add_column(name, no_wrap=True, justify="left" if name == "way" else "right")
     for row in results["speed"]:
-        table.add_row(row["what"], f"{row['windows_per_cpu_s']:,.0f}", f"{row['ratio']:,.0f}")
+        table.add_row(row["what"], f"{row['windows_per_cpu_s']:,.3g}", f"{row['ratio']:,.0f}")
     console.print(table)
     console.print()
     table = Table(box=None, pad_edge=False)

@@ -115,6 +115,7 @@ class SparKSettings(Settings):
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
 
 
 class MoCoSettings(Settings):
@@ -165,9 +166,132 @@ class MoCoSettings(Settings):
         return ""
 
 
+Three = tuple[PositiveInt, PositiveInt, PositiveInt]
+
+
+class VoCoSettings(Settings):
+    """Volume contrast (Wu, Zhuang and Chen, CVPR 2024). Defaults are those of its second version, but for ``floor``."""
+
+    name: Literal["voco"] = "voco"
+    grid: Three = Field(
+        (3, 3, 1),
+        description="base crops along each axis; the paper has 4, 4, 1. With 1 at the end overlaps are areas in plane, "
+        "with more they are volumes",
+    )
+    crop: Three | None = Field(
+        None, description="voxels an axis of a crop as the network gets it; None: the modality's size"
+    )
+    cut: Three | None = Field(
+        None,
+        description="voxels an axis of a crop in the volume, resized to crop (the first version: 96 to 64); None: crop",
+    )
+    crops: PositiveInt = Field(2, description="random crops a volume")
+    form: Literal["paper", "v1", "v2"] = Field("v2", description="of the loss, see medfm/pretraining/voco.py")
+    floor: float = Field(
+        0.05,
+        gt=0,
+        lt=1,
+        description="-log(v) goes on as its tangent below this v, and so never exceeds 1 - log(floor); 1e-6 is close to the "
+        "official loss",
+    )
+    teacher: Literal["none", "full", "head"] = Field(
+        "head",
+        description="moving average of the whole network (first version), of the projector alone, or none (paper)",
+    )
+    momentum: Share = Field(0.9, description="of the teacher")
+    inter: bool = Field(
+        True,
+        description="also learn the similarity of a crop to the next volume's base crops from the teacher",
+    )
+    regulariser: Literal["squared", "linear"] = Field(
+        "squared", description="how base crops are pushed apart; the paper: linear"
+    )
+    projector: tuple[PositiveInt, ...] = Field(
+        (1024, 1024, 1024), min_length=1, description="widths of its layers; paper and first version: 2048"
+    )
+    dropout: float = Field(0.2, ge=0, lt=1, description="of the features that the student's projector gets")
+    flip: Share = Field(0.2, description="how often a crop is mirrored along an axis")
+    rotate: Share = Field(0.2, description="how often a crop is turned in plane by 90, 180 or 270 degrees")
+    shift: Share = Field(
+        0.5, description="how often 0.1 or less is added to or taken from a crop's values; first version: 0.1"
+    )
+    augment: tuple[str, ...] = Field(
+        (), description="augmentations of the modality, of the window as a whole"
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> VoCoSettings:
+        if self.grid[0] * self.grid[1] * self.grid[2] < 2:
+            raise ValueError(
+                "grid makes one base crop: give two or more along an axis, or there is no place to find"
+            )
+        if self.inter and self.teacher == "none":
+            raise ValueError("inter learns from the teacher: set teacher to head or full, or inter to false")
+        return self
+
+    def refuse(self, batch_size: int) -> str:
+        """Why batches of this size cannot be learned from; empty where they can."""
+        if self.inter and batch_size < 2:
+            return (
+                "trainer.batch_size=1 leaves method voco no other volume to compare with; set 2 or more, or "
+                "method.inter=false"
+            )
+        return ""
+
+
+class VolumeFusionSettings(Settings):
+    """Volume Fusion (Wang et al., arXiv 2306.16925). Defaults are those of the authors' code of 2025."""
+
+    name: Literal["volume_fusion"] = "volume_fusion"
+    levels: int = Field(4, ge=1, le=32, description="K: shares of the foreground are 0, 1/K, .., 1")
+    crop: Three | None = Field(
+        None, description="voxels an axis of what the network gets; None: the modality's size"
+    )
+    patches: Literal["2023", "current"] = Field(
+        "current", description="boxes painted over each other (paper), or one regular grid a sample"
+    )
+    block: tuple[PositiveInt, PositiveInt] = Field(
+        (8, 32), description="smallest and largest edge of the grid's blocks, voxels; of patches=current"
+    )
+    pairs: Literal["volumes", "same"] = Field(
+        "same", description="fused are two volumes of the batch (paper), or two windows of one volume"
+    )
+    zoom: tuple[Positive, Positive] = Field(
+        (0.7, 1.5), description="range by which each window is enlarged; [1, 1] is off and reads the least"
+    )
+    flip: Share = Field(0.5, description="how often a window is mirrored along an axis")
+    contrast: bool = Field(
+        True, description="stretch each window between two of its percentiles, and draw a gamma"
+    )
+    deep_supervision: bool = Field(
+        False,
+        description="segment the decoder's coarser maps too, each with half the weight of the finer one",
+    )
+    invert: Share = Field(0.25, description="how often a fused volume is made its negative, 1 - x")
+    augment: tuple[str, ...] = Field((), description="augmentations of the modality, before all of these")
+
+    @model_validator(mode="after")
+    def _ranges(self) -> VolumeFusionSettings:
+        for name, (low, high) in (("block", self.block), ("zoom", self.zoom)):
+            if low > high:
+                raise ValueError(f"{name}: give the smaller number first")
+        return self
+
+    def refuse(self, batch_size: int) -> str:
+        """Why batches of this size cannot be learned from; empty where they can."""
+        if self.pairs == "volumes" and batch_size < 2:
+            return (
+                "trainer.batch_size=1 leaves method volume_fusion no second volume to fuse; set 2 or more, or "
+                "method.pairs=same"
+            )
+        return ""
+
+
 METHODS: dict[str, Entry] = {
     "ecg_jepa": Entry(ECGJEPASettings, "medfm.pretraining.ecg_jepa:ECGJEPA"),
     "mae": Entry(MAESettings, "medfm.pretraining.mae:MAE"),
     "spark": Entry(SparKSettings, "medfm.pretraining.spark:SparK"),
     "moco": Entry(MoCoSettings, "medfm.pretraining.moco:MoCo"),
+    "voco": Entry(VoCoSettings, "medfm.pretraining.voco:VoCo"),
+    "volume_fusion": Entry(VolumeFusionSettings, "medfm.pretraining.volume_fusion:VolumeFusion"),
 }

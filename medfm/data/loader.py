@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from medfm.data.store import SignalStore
 from medfm.types import Batch, MedfmError
 
 
@@ -21,7 +20,7 @@ class Mixture:
     """Stores with weights. One store: every record once an epoch, in a seeded order. Several: each sample draws a
     store by weight, then a record uniformly (as ECG-JEPA mixes its data sets, arXiv 2410.13867)."""
 
-    stores: Sequence[SignalStore]
+    stores: Sequence[Any]  # of signals, pictures or volumes
     weights: Sequence[float] | None = None
     subsets: Sequence[np.ndarray] | None = None  # rows of each store that may be drawn
     targets: Sequence[np.ndarray | None] | None = None  # [len(store), K] of each store; None: unknown

@@ -92,7 +92,8 @@ def judge_collapse(start: Mapping[str, float], now: Mapping[str, float]) -> Coll
             )
     rank = now.get("effective_rank")
     before = f" ({start['effective_rank']:.1f} at the start)" if "effective_rank" in start else ""
-    if rank is not None and (rank < DIMENSIONS or rank < LOST * start.get("effective_rank", 0.0)):
+    few = start.get("effective_rank", math.inf) <= 3.0  # a handful of records, whatever the network does
+    if rank is not None and not few and (rank < DIMENSIONS or rank < LOST * start.get("effective_rank", 0.0)):
         return CollapseVerdict(
             True,
             "The representation is collapsing: it varies along about "

@@ -9,6 +9,7 @@ decay, momentum and masks are functions of the seed and of ``global_step``.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,6 +28,7 @@ SHAPES = {1: "signals (rank 1)", 2: "pictures (rank 2)", 3: "volumes (rank 3)"}
 NEEDED = {
     "Tokens": "tokens, a Vision Transformer (Tokens: backbone.name=vit)",
     "Pyramid": "maps of several scales, a convolutional network (Pyramid: backbone.name=resnet18)",
+    "Dense": "a decoder, a segmentation network (Dense: backbone.name=unet3d)",
 }
 
 
@@ -43,10 +45,14 @@ class Method(pl.LightningModule):
     # What ``step`` logs that metrics.csv has a column for: parts of the loss, and rates that follow a schedule.
     losses: ClassVar[tuple[str, ...]] = ()
     rates: ClassVar[tuple[str, ...]] = ()
+    # What ``collapse_measures`` returns beside the three that every method has.
+    measures: ClassVar[tuple[str, ...]] = ()
     # What data.reduce=auto means: "hash" where negatives that show the same do harm, as in contrastive methods.
     reduction: ClassVar[str] = "none"
     # Whether hidden values themselves are predicted (``patches``, ``masks``, ``predict``), so that an error can be shown.
     reconstructs: ClassVar[bool] = False
+    # The report's picture: parts hidden (mask), views that are to meet (views), or of the method alone.
+    figure: ClassVar[str] = "mask"
     # Words of the report: what was hidden and guessed, and what to do about a collapse.
     title: ClassVar[str] = "What the model had to guess"
     guess: ClassVar[str] = (
@@ -108,6 +114,11 @@ class Method(pl.LightningModule):
     @abstractmethod
     def collapse_measures(self, batch: Batch) -> dict[str, float]:
         """``target_std``, ``context_std`` and ``effective_rank`` on a fixed batch (see ``diagnostics``)."""
+
+    @classmethod
+    def verdict(cls, first: Mapping[str, float], last: Mapping[str, float]) -> str:
+        """One sentence when the ``measures`` before and at the end of training say that it learned nothing; else empty."""
+        return ""
 
     def compile_blocks(self) -> None:
         """``torch.compile`` of every Transformer block in place, weights and their names unchanged."""

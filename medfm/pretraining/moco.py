@@ -71,7 +71,7 @@ class MoCo(Method):
 
     needs, ranks = Backbone, (1, 2, 3)
     losses, rates = ("positive_similarity", "negative_similarity", "own_key_found"), ("momentum",)
-    reduction = "hash"
+    reduction, figure = "hash", "views"
     title = "What the model had to tell apart"
     guess = (
         "Two views of each record were drawn; of one the network finds the other among the views of other records. The loss "

@@ -26,7 +26,7 @@ def test_every_modality_has_its_line_and_every_line_its_corpus_and_words():
     for name, entry in MODALITIES.items():
         modality = entry.load()(**entry.settings(normalise="record").model_dump(exclude={"name"}))
         assert kind_of(modality) is KINDS[name]
-        assert "of the" in KINDS[name].preprocessing(modality)
+        assert "deviation of" in KINDS[name].preprocessing(modality)
         assert set(KINDS[name].citations) <= set(CITATIONS)
 
 
