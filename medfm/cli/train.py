@@ -119,7 +119,9 @@ def finetune(
     overrides: list[str] = OVERRIDES,
     backbone: str = BACKBONE,
     target: str = TARGET,
-    task: str = typer.Option(None, "--task", help="auto (default), binary, multiclass or multilabel."),
+    task: str = typer.Option(
+        None, "--task", help="auto (default), binary, multiclass, multilabel or segmentation."
+    ),
     strategy: str = typer.Option(
         None, "--strategy", help="lp-ft (default), linear-probe, full, progressive or lora."
     ),
@@ -143,6 +145,8 @@ def finetune(
     """Fine-tune a backbone on a table of your records; patients never cross a fold.
 
     medfm finetune site.csv --backbone ecg-jepa-xs-sim --target afib
+
+    medfm finetune ct.csv --backbone RUN --target mask --task segmentation
     """
     from medfm.config.load import dump_yaml, is_override, resolve_finetune
 
@@ -254,13 +258,18 @@ def embed(
 def predict(
     source: str = SOURCE,
     model: str = typer.Option(..., "--model", help="A fine-tuned run, its bundle, or a REF."),
-    output: str = typer.Option(..., "--output", "-o", help="FILE.csv."),
+    output: str = typer.Option(
+        ..., "--output", "-o", help="FILE.csv; of a model that draws masks, a folder."
+    ),
     patient: str = PATIENT,
     codes: bool = CODES,
     overwrite: bool = REPLACE,
     as_json: bool = JSON,
 ) -> None:
-    """Predictions of a fine-tuned run: one row a record, with its name and path unless --codes."""
+    """Predictions of a fine-tuned run: one row a record, with its name and path unless --codes; or masks of volumes.
+
+    medfm predict ct.nii.gz --model RUN --output masks
+    """
     from medfm.cli.output import course
 
     column = _patient(patient, "patient").get("patient")

@@ -10,6 +10,7 @@ from medfm.config.backbones import BACKBONES
 from medfm.config.base import Entry, Settings
 from medfm.config.methods import METHODS
 from medfm.config.modalities import MODALITIES
+from medfm.config.segmentation import SegmentationSettings, mask_defaults
 from medfm.config.strategies import STRATEGIES
 
 
@@ -178,7 +179,7 @@ class RunConfig(Settings):
         return {"modality": {}, "backbone": {}, "method": {}, **data} if isinstance(data, dict) else data
 
 
-class FinetuneSettings(Settings):
+class FinetuneSettings(SegmentationSettings):
     """The question, and how it is answered honestly."""
 
     table: str | None = None
@@ -186,8 +187,8 @@ class FinetuneSettings(Settings):
         None, description="REF; the random-initialisation baseline uses the same architecture"
     )
     target: list[str] = Field(default_factory=list)
-    task: Literal["auto", "binary", "multiclass", "multilabel"] = "auto"
-    strategy: Any = Field(default_factory=dict)
+    task: Literal["auto", "binary", "multiclass", "multilabel", "segmentation"] = "auto"
+    strategy: Any = Field(default_factory=lambda: STRATEGIES["lp-ft"].settings())
     patient: str | None = Field(
         "patient_id", description="patient column; null is a loud choice that marks every result"
     )
@@ -226,10 +227,11 @@ class FinetuneSettings(Settings):
     def _strategy(cls, value: Any) -> Settings:
         return _resolve(STRATEGIES, value, "lp-ft", "strategy")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _defaults(cls, data: Any) -> Any:
-        return {"strategy": {}, **data} if isinstance(data, dict) else data
+    @model_validator(mode="after")
+    def _masks(self) -> FinetuneSettings:
+        if self.task == "segmentation":
+            mask_defaults(self)
+        return self
 
 
 class FinetuneConfig(Settings):

@@ -21,6 +21,7 @@ from medfm.modalities.volume_views import PLANES
 from medfm.types import Finding, MedfmError, ReadError, Sample, Volume
 
 PART = "#slice="
+LEAST = 10  # pixels of a class, on the file's own grid, from which a slice shows it
 
 
 def split_address(path: str | Path) -> tuple[str, int | None]:
@@ -132,10 +133,14 @@ class CTSlice(GreyPictures):
             findings=volume.findings + cutter.findings(x),
         )
 
-    def from_volume(self, volume: Volume) -> list[np.ndarray]:
-        """All its slices ``[W, H, W]`` from the first, ``every`` mm."""
-        cutter = Cutter(volume, self.plane, self.pixel, self._size)
+    def from_volume(self, volume: Volume, cutter: Cutter | None = None) -> list[np.ndarray]:
+        """All its slices ``[W, H, W]`` from the first, ``every`` mm. cutter: where :meth:`cut` made it already."""
+        cutter = cutter or self.cut(volume)
         return [self._channels(cutter.cut(i)) for i in cutter.numbers(self.every)]
+
+    def cut(self, volume: Volume) -> Cutter:
+        """How a volume in memory is cut."""
+        return Cutter(volume, self.plane, self.pixel, self._size)
 
     def slices(self, path: str | Path) -> list[str]:
         """Addresses of the slices of a volume, ``every`` mm. Reads it."""
@@ -155,7 +160,7 @@ class CTSlice(GreyPictures):
                     "its values are not in Hounsfield units as far as the file says or shows; convert it, or take any "
                     "values as they are with modality.units=any."
                 )
-            self._held = (name, volume, Cutter(volume, self.plane, self.pixel, self._size))
+            self._held = (name, volume, self.cut(volume))
         return self._held[1], self._held[2]
 
     def _channels(self, hu: np.ndarray) -> np.ndarray:
@@ -200,6 +205,13 @@ class Cutter:
     def label(self, mask: np.ndarray, number: int) -> np.ndarray:
         """The same slice of a mask ``[X, Y, Z]`` on the file's grid: ``[H, W]``, 0 outside."""
         return np.nan_to_num(self._placed(self.turn.apply(mask)[number].astype(np.float32), linear=False))
+
+    def shown(self, mask: np.ndarray, numbers: Sequence[int]) -> dict[int, np.ndarray]:
+        """Class of a mask ``[X, Y, Z]`` on the file's grid -> bool ``[n]``, which of the slices hold :data:`LEAST` pixels
+        of it. Classes that the mask does not hold at all are left out, and so is 0."""
+        turned = self.turn.apply(mask)
+        classes = [int(v) for v in np.unique(turned) if v]
+        return {k: np.array([(turned[n] == k).sum() >= LEAST for n in numbers]) for k in classes}
 
     def _placed(self, x: np.ndarray, linear: bool) -> np.ndarray:
         lost = np.isnan(x)

@@ -9,7 +9,7 @@ decay, momentum and masks are functions of the seed and of ``global_step``.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -119,6 +119,10 @@ class Method(pl.LightningModule):
     def verdict(cls, first: Mapping[str, float], last: Mapping[str, float]) -> str:
         """One sentence when the ``measures`` before and at the end of training say that it learned nothing; else empty."""
         return ""
+
+    def held_out(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """How well the method's own task is done on records that it was not trained on, of its ``measures``."""
+        return {}
 
     def compile_blocks(self) -> None:
         """``torch.compile`` of every Transformer block in place, weights and their names unchanged."""

@@ -296,6 +296,9 @@ class VoCo(Method):
         similar = F.relu(unit[:, k:] @ unit[:, :k].mT)
         return similar.cpu().numpy().ravel(), self.labels(corners).cpu().numpy().ravel()
 
+    def held_out(self, batches: Iterable[Batch]) -> dict[str, float]:
+        return {"position_correlation": position_correlation(self, batches)}
+
     @torch.no_grad()
     def collapse_measures(self, batch: Batch) -> dict[str, float]:
         """Deviation over crops of the student's unit embedding (``target_std``) and of the exported one at unit length, the

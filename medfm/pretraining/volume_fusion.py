@@ -29,7 +29,7 @@ B samples, C channels, S the crop.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -287,6 +287,9 @@ class VolumeFusion(Method):
         self.train(training)
         shown = (back[:, :1], front[:, :1], fused[:, :1], target[:, None], guess[:, None])
         return tuple(x.float().cpu().numpy() for x in shown)
+
+    def held_out(self, batches: Iterable[Batch]) -> dict[str, float]:
+        return {"fusion_dice": float(np.mean([self.collapse_measures(b)["fusion_dice"] for b in batches]))}
 
     @torch.no_grad()
     def collapse_measures(self, batch: Batch) -> dict[str, float]:

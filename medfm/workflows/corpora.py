@@ -131,13 +131,14 @@ def _scans(index: int, *, settings: dict[str, Any], modality: Any) -> Chunk:
 def ct_slice_store(
     settings: SyntheticSettings, modality: Any, root: Path | None, jobs: int, progress: Progress
 ) -> ImageStore:
-    """Slices of such scans, ``modality.every`` mm, each with its scan's labels."""
+    """Slices of such scans, ``modality.every`` mm, each with what it shows: ``has_<class>``, as ``medfm data slices --mask``
+    says it. What was found in and measured of the whole scan is no label of a slice, and left out."""
     from medfm.synthetic.ct import GENERATOR_VERSION
 
     plain = settings.model_dump()
     inputs = {"synthetic": plain, "generator": GENERATOR_VERSION, "settings": modality.ingest_settings()}
     return build_images(
-        {**inputs, "every": modality.every, "truths": 1},
+        {**inputs, "every": modality.every, "shown": 1},
         chunks_of(settings, VOLUMES_CHUNK),
         partial(_slices, settings=plain, modality=modality),
         grid=modality.size,
@@ -151,22 +152,35 @@ def ct_slice_store(
 def _slices(index: int, *, settings: dict[str, Any], modality: Any) -> Chunk:
     from medfm.synthetic.ct_corpus import ct_volumes
 
-    through = max(modality.every, SLICE_MM)
-    options = {"spacing": _slice_grid(modality.plane, 2 * modality.pixel, through)}
+    through = max(modality.every, STEP_MM)
+    options = {"spacing": _slice_grid(modality.plane, min(2 * modality.pixel, STEP_MM), through)}
     chunk = _chunk(index, settings=settings, arrays=ct_volumes, options=options, size=VOLUMES_CHUNK)
-    cut = [modality.from_volume(Volume(s.x, s.affine, "HU", "synthetic")) for s in chunk.signals]  # type: ignore[attr-defined]
-    counts = [len(slices) for slices in cut]
     assert chunk.labels is not None
-    labels = chunk.labels.loc[chunk.labels.index.repeat(counts)].reset_index(drop=True)
-    number = np.concatenate([np.arange(n) for n in counts])
-    labels["volume"] = labels["record"]
-    labels["record"] = [f"{record}#{k}" for record, k in zip(labels["record"], number)]
+    scans = chunk.labels[["record", "patient_id"]].itertuples(index=False)
+    cut, labels = zip(*(_cut(modality, s, *of) for s, of in zip(chunk.signals, scans)))
+    shown = pd.concat(labels, ignore_index=True)
     # A chunk's first row is unknown before the others are made; rows need only be in order and apart.
     first = index * VOLUMES_CHUNK * 1000
-    return Chunk([x for slices in cut for x in slices], list(range(first, first + len(number))), [], labels)
+    return Chunk([x for slices in cut for x in slices], list(range(first, first + len(shown))), [], shown)
 
 
-SLICE_MM = 4.0  # between the slices of a simulated scan, at least
+def _cut(modality: Any, scan: Any, record: str, patient: str) -> tuple[list[np.ndarray], pd.DataFrame]:
+    """The slices of a simulated scan, and a row of labels each."""
+    from medfm.synthetic.ct_paint import LABEL
+
+    volume = Volume(scan.x, scan.affine, "HU", "synthetic")
+    cutter = modality.cut(volume)
+    numbers = cutter.numbers(modality.every)
+    shown = cutter.shown(scan.label, numbers)
+    frame = pd.DataFrame({"record": [f"{record}#{n}" for n in numbers]})
+    frame["patient_id"], frame["volume"] = patient, record
+    for name, k in LABEL.items():
+        if k:
+            frame[f"has_{name}"] = shown.get(k, np.zeros(len(numbers), bool)).astype(np.int8)
+    return modality.from_volume(volume, cutter), frame
+
+
+STEP_MM = 4.0  # between the slices of a simulated scan at least, and between its voxels in plane at most
 
 
 def _slice_grid(plane: str, pixel: float, through: float) -> tuple[float, float, float]:

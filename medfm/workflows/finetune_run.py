@@ -3,6 +3,8 @@ poses."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +16,7 @@ import torch
 from medfm.backbones.base import Backbone, build
 from medfm.config.run import FinetuneConfig
 from medfm.config.strategies import STRATEGIES, TrainedSettings
+from medfm.data.codes import site_codes
 from medfm.data.splits import group_folds, patient_folds, repeats_auto
 from medfm.finetuning.fit import Problem
 from medfm.finetuning.objective import Objective
@@ -237,3 +240,32 @@ def make_problem(run: FineTuning, backbone: Backbone, label: str) -> Problem:
     objective = Objective(s.mix, s.mix_probability, s.mix_alpha, s.label_smoothing, s.balance)
     data = (run.cohort.task, run.records, run.cohort.y, z)
     return Problem(*data, backbone, run.strategy, batch, autocast, objective)
+
+
+def default_name(config: FinetuneConfig) -> str:
+    """``finetune-afib-lp-ft``: the targets and the strategy."""
+    if config.name:
+        return config.name
+    targets = "-".join(config.finetune.target[:3]) or "target"
+    plain = "".join(c if c.isalnum() or c in "._-" else "-" for c in targets.lower())
+    return f"finetune-{plain}-{config.finetune.strategy.name}"
+
+
+def fingerprint(run: FineTuning, resume: bool, more: bytes = b"") -> None:
+    """Folds finished before belong to these labels, patients and weights, or they are of no use."""
+    digest = hashlib.sha256()
+    for part in (
+        run.cohort.y.tobytes(),
+        "\n".join(run.cohort.records).encode(),
+        "\n".join(run.cohort.patients).encode(),
+        more,
+    ):
+        digest.update(part)
+    digest.update(run.bundle.weights_sha256.encode())
+    now = {"hmac": site_codes().digest(digest.hexdigest())}
+    path = run.folder.path / "checkpoints" / "inputs.json"
+    if resume and path.is_file() and json.loads(path.read_text(encoding="utf-8")) != now:
+        raise ConfigError(
+            "--resume: the table, its files, the backbone or the site's key have changed since; start anew with --overwrite."
+        )
+    path.write_text(json.dumps(now) + "\n", encoding="utf-8")

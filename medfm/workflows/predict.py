@@ -22,6 +22,8 @@ from medfm.workflows.gather import plain_reason
 from medfm.workflows.kinds import kind_of
 from medfm.workflows.progress import progress as progress_bar
 from medfm.workflows.run_folder import writing
+from medfm.workflows.segment_bundle import is_mask_bundle
+from medfm.workflows.segment_predict import predict_masks
 
 LOG = logging.getLogger("medfm.run")
 
@@ -43,11 +45,16 @@ def predict(
     likeliest class).
 
     The model runs in evaluation mode with the preprocessing of its bundle; the logits of a long record's
-    windows are averaged. ``codes``: for a file that leaves the site, ``row`` of the table and the codes ``record`` and
+    windows are averaged. A model that draws masks writes them into the folder ``output``
+    (:func:`medfm.workflows.segment_predict.predict_masks`). ``codes``: for a file that leaves the site, ``row`` of the table and the codes ``record`` and
     ``patient`` (:mod:`medfm.data.codes`) in place of names and path. Raises :class:`MedfmError` when the model has no head or nothing could be read.
     """
-    target = check_output(output, (".csv",), overwrite)
     bundle = load_bundle(resolve(model))
+    if is_mask_bundle(bundle):
+        return predict_masks(
+            source, bundle, output, patient=patient, codes=codes, overwrite=overwrite, progress=progress
+        )
+    target = check_output(output, (".csv",), overwrite)
     network, task, window = load_finetuned(bundle)
     modality = bundle.modality()
     manifest, stored = open_records(source, modality, patient=patient, store=store, jobs=jobs, show=progress)

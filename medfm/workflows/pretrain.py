@@ -29,7 +29,7 @@ from medfm.config.run import RunConfig
 from medfm.data.loader import Mixture, SignalBatches, loader
 from medfm.hub.card import check_id
 from medfm.types import ConfigError, Truths
-from medfm.workflows import callbacks, ranks, sources
+from medfm.workflows import callbacks, held_out, ranks, sources
 from medfm.workflows import pretrain_cost as cost
 from medfm.workflows.kinds import kind_of
 from medfm.workflows.pretrain_report import finish
@@ -288,6 +288,8 @@ def _watchers(
         random_state = build(run.method.encoder.config())
         random_state.load_state_dict(run.method.encoder.state_dict())
         run.probe["start"] = probe.score(probe.embed(random_state)) if not start else None
+        if not start:
+            held_out.measure(run, "start")
     cost.estimate(run, _batches(run, 0, 1 << 30))
     return watching, probe
 

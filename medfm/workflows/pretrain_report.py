@@ -19,7 +19,7 @@ from medfm.hub.bundle import save_bundle
 from medfm.hub.card import Card, Dataset, Parent, Result, simulated_sentence
 from medfm.hub.folder import FolderStore
 from medfm.types import MedfmError
-from medfm.workflows import reconstruction, task_figures
+from medfm.workflows import held_out, reconstruction, task_figures
 from medfm.workflows.embedding import embed_store
 from medfm.workflows.kinds import kind_of
 from medfm.workflows.pretrain_run import Pretraining
@@ -35,6 +35,7 @@ TAUGHT = (
 
 
 def finish(run: Pretraining) -> Run:
+    held_out.measure(run, "end")
     results = _results(run)
     run.log.info("%s", results["collapse_sentence"])
     if results["verdict"]:
@@ -48,6 +49,8 @@ def finish(run: Pretraining) -> Run:
             measured["random_initialisation"],
             100 * measured["gap_closed"],
         )
+    for sentence in held_out.sentences(results["held_out"]):
+        run.log.info("%s", sentence)
     if measured := reconstruction.measure(run):
         results["reconstruction"] = measured
         run.log.info("%s", reconstruction.sentence(measured))
@@ -92,7 +95,7 @@ def next_command(run: Pretraining, card: Card, published: str) -> str:
     if modality == "ct_slice":
         return (
             "medfm data synthesize ct --patients 40 --output ct-site\n"
-            "medfm data slices ct-site/table.csv --every 15 --output ct-site/slices.csv\n"
+            "medfm data slices ct-site/table.csv --mask label --every 15 --output ct-site/slices.csv\n"
             f"medfm finetune ct-site/slices.csv --backbone {reference} --target {kind_of(run.modality).target}"
         )
     return (
@@ -115,6 +118,7 @@ def _results(run: Pretraining) -> dict[str, Any]:
         "collapsed": bool(problem),
         "collapse_sentence": problem or collapse_verdict(run.guard.first or {}, run.guard.last),
         "verdict": run.method.verdict(run.guard.first or {}, run.guard.last),
+        "held_out": held_out.results(run),
         "composition": composition(run.sources),
     }
     if "end" in run.probe:
@@ -163,6 +167,19 @@ def _card(run: Pretraining, results: dict[str, Any]) -> Card:
         ]
     else:
         probe = []
+    probe += [
+        Result(
+            metric=name.replace("_", " "),
+            value=m["pretrained"],
+            baseline=m["random_initialisation"],
+            dataset="records not trained on" + (" (simulated)" if simulated else ""),
+            task="pretraining",
+            strategy="the method's own task",
+            patients=m["records"],
+            command="medfm pretrain --config RUN/config.yaml",
+        )
+        for name, m in results["held_out"].items()
+    ]
     if _taught(run):
         summary += TAUGHT
     limitations = (
@@ -258,6 +275,11 @@ def _summary(run: Pretraining, results: dict[str, Any], published: str, command:
         rows.append(["Speed", f"{results['samples_per_second']:,.0f} samples/s"])
     if published:
         rows.append(["In the local hub as", published])
+    for name, m in results["held_out"].items():
+        before = f" (same network before training: {_number(m['random_initialisation'])})"
+        rows.append(
+            [f"{held_out.NAMES.get(name, name)}, {m['records']} others", f"{m['pretrained']:.3f}{before}"]
+        )
     text = " ".join(filter(None, [results["collapse_sentence"], results["verdict"]]))
     if "probe" in results:
         p = results["probe"]

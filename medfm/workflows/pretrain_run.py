@@ -26,6 +26,7 @@ class Pretraining:
     seconds: float = 0.0
     probe: dict[str, Any] = field(default_factory=dict)
     guard: Any = None
+    held: dict[str, Any] = field(default_factory=dict)
     name: str = ""
 
     @property
@@ -47,4 +48,6 @@ def default_name(config: RunConfig, simulated: bool | None = None) -> str:
     shape = config.backbone
     own = f"d{shape.dim}" if hasattr(shape, "dim") else shape.name
     size = getattr(shape, "size", None) or own
-    return f"{stem}-{size.replace('_', '-')}{'-continued' if config.init else ''}{'-sim' if simulated else ''}"
+    return (
+        f"{stem}-{size.replace('_', '-')}{'-continued' if config.init else ''}{'-sim' if simulated else ''}"
+    )

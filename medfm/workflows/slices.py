@@ -18,7 +18,6 @@ from medfm.paths import seen_from, written_whole
 from medfm.types import ConfigError, MedfmError, ReadError
 from medfm.workflows.progress import progress as progress_bar
 
-LEAST = 10  # pixels of a class from which a slice shows it
 NAMES = "labels.json"  # beside a table: number -> name of the classes of its masks
 
 
@@ -141,11 +140,7 @@ def _classes(
         raise ReadError(
             f"its mask {Path(mask).name} has {have} voxels and the image {want}: draw or export the mask on the image's grid."
         )
-    turned = cutter.turn.apply(label.x)
-    classes = [int(v) for v in np.unique(turned) if v]
-    return {
-        names.get(k, str(k)): np.array([(turned[n] == k).sum() >= LEAST for n in numbers]) for k in classes
-    }
+    return {names.get(k, str(k)): seen for k, seen in cutter.shown(label.x, numbers).items()}
 
 
 def _names(source: Path) -> dict[int, str]:

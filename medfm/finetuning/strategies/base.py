@@ -28,6 +28,9 @@ class Strategy:
 
     settings: Any
     starts_from_probe = True
+    # Names of the backbone's parameters that were drawn for this training and never pretrained (a new decoder): they are
+    # trained whole, at the head's rate, whatever else is frozen or adapted.
+    fresh: frozenset[str] = frozenset()
 
     def __init__(self, settings: StrategySettings) -> None:
         self.settings = settings

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import torch
 from torch import nn
 
 from medfm.finetuning.heads import FinetuneModel
@@ -25,7 +26,7 @@ class LoRA(Strategy):
         from peft import inject_adapter_in_model
 
         backbone: Any = model.backbone
-        targets = list(backbone.adapter_targets)
+        targets = [name for name in backbone.adapter_targets if f"{name}.weight" not in self.fresh]
         if not targets:
             raise MedfmError(
                 f"strategy lora: the backbone {type(backbone).__name__} names no layer that an adapter "
@@ -54,13 +55,17 @@ class LoRA(Strategy):
         ]
 
     def saved_keys(self, model: FinetuneModel) -> list[str]:
-        return [k for k in model.state_dict() if ".lora_" in k or k.startswith("head.")]
+        own = {f"backbone.{name}" for name in self.fresh}
+        return [k for k in model.state_dict() if ".lora_" in k or k.startswith("head.") or k in own]
 
     def merge(self, model: FinetuneModel) -> None:
         """Replace every wrapped module by a plain one holding W + (alpha / rank) B A."""
         for name in self._targets:
             wrapped: Any = model.backbone.get_submodule(name)
-            wrapped.merge(safe_merge=True)
+            if wrapped.weight.ndim == 5:
+                _merge_conv3d(wrapped)
+            else:
+                wrapped.merge(safe_merge=True)
         _unwrap(model.backbone, self._targets)
 
     def adapter(self, model: FinetuneModel) -> Any:
@@ -81,6 +86,14 @@ class LoRA(Strategy):
         )
         assert not told.unexpected_keys, told.unexpected_keys
         return wrapped.eval()
+
+
+@torch.no_grad()
+def _merge_conv3d(wrapped: Any) -> None:
+    """peft 0.21 takes a kernel of 1 x 1 x n for one of 1 x 1 in two dimensions, and its merge fails."""
+    inner = wrapped.get_base_layer().weight
+    up, down = (part[ADAPTER].weight.flatten(1) for part in (wrapped.lora_B, wrapped.lora_A))
+    inner += wrapped.scaling[ADAPTER] * (up @ down).view_as(inner)
 
 
 def _unwrap(backbone: nn.Module, targets: list[str]) -> None:
