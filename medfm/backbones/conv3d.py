@@ -161,10 +161,11 @@ class ResNet3D50(ResNet3D):
 
 class UNet3D(VolumeNet):
     """Plain U-Net (MONAI's BasicUNet, after Falk et al., 2019): two convolutions with instance norms a stage, four
-    halvings by max pooling. ``features``: widths of the five stages, and of the finest decoder map.
+    halvings by max pooling. ``features``: widths of the five stages, and of the finest decoder map. ``norm``: ``instance``,
+    or ``batch``, which keeps how bright a volume is, as the U-Nets of Volume Fusion's authors have it.
     """
 
-    name, by_position = "unet3d", True
+    name = "unet3d"
 
     def __init__(
         self,
@@ -174,11 +175,14 @@ class UNet3D(VolumeNet):
         features: Sequence[int],
         rank: int = 3,
         decoder: bool = False,
+        norm: str = "instance",
     ) -> None:
+        self.by_position = norm == "instance"
         self.check_rank(rank, input_size)
         if len(features) != 6:
             raise ConfigError(f"backbone.features of unet3d are six widths, not {list(features)}.")
-        net: Any = BasicUNet(spatial_dims=3, in_channels=in_channels, features=tuple(features))
+        kind = (norm, {"affine": True})
+        net: Any = BasicUNet(spatial_dims=3, in_channels=in_channels, features=tuple(features), norm=kind)
         remove(net, ["final_conv", *([] if decoder else [f"upcat_{i}" for i in range(1, 5)])])
         super().__init__(
             net,
@@ -190,6 +194,7 @@ class UNet3D(VolumeNet):
             strides=[1, 2, 4, 8, 16],
             dense=4,
             features=tuple(features),
+            norm=norm,
         )
         self.dense_widths = (features[5], *self.dense_widths[1:])
 

@@ -28,7 +28,7 @@ class VolumeNet(Backbone):
     """
 
     name: ClassVar[str]
-    by_position: ClassVar[bool] = False
+    by_position: bool = False
     net: Any
 
     def __init__(

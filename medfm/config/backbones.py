@@ -216,6 +216,9 @@ class UNet3DSettings(VolumeSettings):
     features: tuple[int, int, int, int, int, int] | None = Field(
         None, description="widths of the five stages, and of the decoder's finest map"
     )
+    norm: Literal["instance", "batch"] = Field(
+        "instance", description="batch keeps how bright a volume is, as in Volume Fusion's own networks"
+    )
 
     @model_validator(mode="after")
     def _resolve(self) -> UNet3DSettings:

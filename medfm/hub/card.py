@@ -52,7 +52,7 @@ def check_id(identifier: str, simulated_only: bool) -> str:
 
 def spoken(modality: str) -> str:
     """A modality's name in a sentence."""
-    return {"xray": "X-ray"}.get(modality, modality.upper())
+    return {"xray": "X-ray", "ct_slice": "CT slice"}.get(modality, modality.upper())
 
 
 def simulated_sentence(modality: str, seconds: float, device: str, patients: int, records: int) -> str:

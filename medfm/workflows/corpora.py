@@ -152,7 +152,8 @@ def ct_slice_store(
 def _slices(index: int, *, settings: dict[str, Any], modality: Any) -> Chunk:
     from medfm.synthetic.ct_corpus import ct_volumes
 
-    through = max(modality.every, STEP_MM)
+    parts = max(1, np.ceil(modality.every / THICK_MM))
+    through = max(modality.every / parts, STEP_MM)
     options = {"spacing": _slice_grid(modality.plane, min(2 * modality.pixel, STEP_MM), through)}
     chunk = _chunk(index, settings=settings, arrays=ct_volumes, options=options, size=VOLUMES_CHUNK)
     assert chunk.labels is not None
@@ -181,6 +182,7 @@ def _cut(modality: Any, scan: Any, record: str, patient: str) -> tuple[list[np.n
 
 
 STEP_MM = 4.0  # between the slices of a simulated scan at least, and between its voxels in plane at most
+THICK_MM = 8.0  # a simulated slice, at most, however far apart those are that are kept
 
 
 def _slice_grid(plane: str, pixel: float, through: float) -> tuple[float, float, float]:

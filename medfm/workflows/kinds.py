@@ -296,7 +296,7 @@ KINDS: dict[str, Kind] = {
         _picture_views,
         _picture_record,
         _ct_slice_words,
-        "liver_lesion",
+        "has_spleen",
     ),
 }
 

@@ -96,7 +96,8 @@ def next_command(run: Pretraining, card: Card, published: str) -> str:
         return (
             "medfm data synthesize ct --patients 40 --output ct-site\n"
             "medfm data slices ct-site/table.csv --mask label --every 15 --output ct-site/slices.csv\n"
-            f"medfm finetune ct-site/slices.csv --backbone {reference} --target {kind_of(run.modality).target}"
+            f"medfm finetune ct-site/slices.csv --backbone {reference} --target {kind_of(run.modality).target} "
+            "--strategy linear-probe"
         )
     return (
         f"medfm data synthesize {modality} --patients {60 if run.modality.rank == 3 else 300} --output {modality}-site\n"

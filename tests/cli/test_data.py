@@ -173,7 +173,7 @@ def test_dedup(films, capsys):
 
 def test_dedup_says_what_it_cannot(films, capsys):
     assert main(["data", "dedup", "t.csv", "--modality", "ecg"]) == 2
-    assert "among pictures (--modality xray)" in capsys.readouterr().err
+    assert "among pictures (xray, ct_slice)" in capsys.readouterr().err
     pd.read_csv("t.csv").drop(columns="patient_id").to_csv("t.csv", index=False)
     assert main(["data", "dedup", "t.csv", "--distance", "3", "--output", "k.csv"]) == 0
     assert "not sought: no patient column (--patient COLUMN)" in capsys.readouterr().out

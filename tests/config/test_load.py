@@ -11,6 +11,7 @@ from medfm import paths
 from medfm.config import layers, load, yaml12
 from medfm.config.base import Entry, Settings
 from medfm.config.load import dump_yaml, resolve_finetune, resolve_pretrain, resolve_saved
+from medfm.config.modalities import MODALITIES
 from medfm.config.run import FinetuneConfig, RunConfig
 from medfm.types import ConfigError
 
@@ -232,7 +233,8 @@ def test_shipped_recipes_and_their_presets_resolve():
         presets = yaml12.read(file)["presets"]
         assert list(presets) == ["quick", "small", "base", "paper"], file
         for preset in presets:
-            modality, _, method = file.stem.partition("_")
+            modality = max((m for m in MODALITIES if f"{file.stem}_".startswith(f"{m}_")), key=len)
+            method = file.stem.removeprefix(modality).removeprefix("_")
             config = resolve_pretrain(modality, method=method or None, preset=preset)
             assert config.modality.name == modality
             assert resolve_pretrain(config=yaml12.parse(dump_yaml(config), "x")) == config
