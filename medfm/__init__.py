@@ -17,6 +17,7 @@ _PUBLIC = {
     "embed": "medfm.workflows.api",
     "predict": "medfm.workflows.api",
     "dedup": "medfm.workflows.api",
+    "slices": "medfm.workflows.api",
     "load": "medfm.model",
     "Model": "medfm.model",
     "list_models": "medfm.hub.catalog",
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from medfm.workflows.api import predict as predict
     from medfm.workflows.api import pretrain as pretrain
     from medfm.workflows.api import probe as probe
+    from medfm.workflows.api import slices as slices
 
 
 def __getattr__(name: str) -> Any:

@@ -22,6 +22,7 @@ from medfm.types import RESEARCH_USE, Features, MedfmError, Sample
 from medfm.workflows.gather import Item, gather, set_aside
 from medfm.workflows.kinds import kind_of
 from medfm.workflows.predict import load_finetuned
+from medfm.workflows.segment_bundle import is_mask_bundle
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +63,7 @@ class Model:
         self.modality = bundle.modality()
         self.task: Task | None = None
         self.head: LinearHead | None = None
-        if bundle.head is None:
+        if bundle.head is None or is_mask_bundle(bundle):
             self.backbone: Backbone = bundle.build()
         else:
             network, self.task, self.window = load_finetuned(bundle)
@@ -139,6 +140,10 @@ class Model:
         """
         import pandas as pd
 
+        if is_mask_bundle(self.bundle):
+            raise MedfmError(
+                f"{self.card.id} draws masks, one a volume, and writes them: medfm.predict(FILE, model=..., output=FOLDER)."
+            )
         if self.task is None or self.head is None:
             raise MedfmError(
                 f"{self.card.id} is a backbone without a head: fine-tune it with medfm finetune first."

@@ -23,6 +23,7 @@ METRIC_TYPES = {
     "auprc": "average_precision",
     "macro-auroc": "roc_auc",
     "accuracy": "accuracy",
+    "dice": "dice",
 }
 TEMPLATES = Path(__file__).parent / "templates"
 

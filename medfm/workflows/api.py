@@ -135,3 +135,10 @@ def dedup(source: str | Path, *, output: str | Path = "keep.csv", **settings: An
     from medfm.workflows.dedup import dedup as workflow
 
     return workflow(str(source), str(output), **settings)
+
+
+def slices(source: str | Path, *, output: str | Path = "slices.csv", **settings: Any) -> dict[str, Any]:
+    """Cut a folder or table of CT volumes into a table of slices, as CSV; nothing is copied."""
+    from medfm.workflows.slices import slices as workflow
+
+    return workflow(str(source), str(output), **settings)

@@ -17,7 +17,6 @@ from medfm.modalities.ct import CT
 from medfm.modalities.ct_slice import CTSlice
 from medfm.synthetic.corpus import write_corpus
 from medfm.workflows import callbacks, sources
-from medfm.workflows.corpora import ct_slice_store
 from medfm.workflows.finetune import finetune
 from medfm.workflows.pretrain import pretrain
 from medfm.workflows.probe import probe

@@ -14,6 +14,7 @@ import pytest
 import torch
 from ct_site import SPACING, affine, make_backbone, make_site, volume
 
+import medfm
 from medfm.backbones.vit import ViT
 from medfm.config.load import resolve_finetune
 from medfm.evaluation.segmentation import measure
@@ -67,6 +68,15 @@ def done(site: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> A
     }
     more |= {"finetune.tolerance": {"bright": 2.0, "dim": 4.0}}
     return finetune(config(site, tmp_path_factory.mktemp("run") / "run", **more), progress=False)
+
+
+def test_in_python_it_is_a_backbone_that_says_how_masks_are_drawn(done: Any, site: tuple[Path, Path]) -> None:
+    model = medfm.load(done.path)
+    image = site[0].parent / pd.read_csv(site[0])["path"][0]
+    z = model.embed(image)
+    assert z.shape == (1, model.backbone.dim) and np.isfinite(z).all()
+    with pytest.raises(MedfmError, match=r"draws masks, one a volume, and writes them: medfm\.predict"):
+        model.predict(image)
 
 
 def test_a_run_leaves_everything_that_was_promised(done: Any) -> None:
