@@ -47,7 +47,8 @@ def load(
     grows."""
     from medfm.cli.output import course, say_json
 
-    sizes = _sizes(records or ("50,1000" if modality == "ct" else "1000,20000"))
+    usual = "50,1000" if modality == "ct" else "1000,20000"
+    sizes = _sizes(usual if records is None else records)
     with course():
         if modality == "ct":
             from medfm.bench.load_volumes import bench_load_volumes
@@ -88,7 +89,10 @@ def _say_load(results: dict[str, Any]) -> None:
     for name in ("way", "windows / CPU s", "times the reference"):
         table.add_column(name, no_wrap=True, justify="left" if name == "way" else "right")
     for row in results["speed"]:
-        table.add_row(row["what"], f"{row['windows_per_cpu_s']:,.3g}", f"{row['ratio']:,.0f}")
+        speed = row["windows_per_cpu_s"]
+        table.add_row(
+            row["what"], f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}", f"{row['ratio']:,.0f}"
+        )
     console.print(table)
     console.print()
     table = Table(box=None, pad_edge=False)

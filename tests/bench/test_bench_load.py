@@ -75,7 +75,15 @@ def test_the_table_has_a_row_a_thing(capsys, monkeypatch):
     ]
     for size in sizes:
         size["samples_per_cpu_s"] = 20001.0
-    results = {"shape": [12, 2500], "fs": 250.0, "batch": 32, "rounds": 9, "speed": [way], "memory": sizes}
+    results = {
+        "modality": "ecg",
+        "shape": [12, 2500],
+        "fs": 250.0,
+        "batch": 32,
+        "rounds": 9,
+        "speed": [way],
+        "memory": sizes,
+    }
     answer = {**results, "memory_growth_mb": 1.25, "notes": ["A sentence."]}
     monkeypatch.setattr(load, "bench_load", lambda *a: answer)
     assert main(["bench", "load"]) == 0
