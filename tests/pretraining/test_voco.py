@@ -441,7 +441,14 @@ def coded(window: tuple[int, ...], volumes: int, seed: int) -> Batch:
     return Batch(x, torch.ones(volumes, 1, dtype=torch.bool))
 
 
-@pytest.mark.parametrize(("form", "lr"), [("v2", 3e-3), ("v1", 5e-4), ("paper", 5e-4)])
+@pytest.mark.parametrize(
+    ("form", "lr"),
+    [
+        ("v2", 3e-3),
+        pytest.param("v1", 5e-4, marks=pytest.mark.slow),
+        pytest.param("paper", 5e-4, marks=pytest.mark.slow),
+    ],
+)
 def test_places_of_unseen_volumes_are_learned(form, lr, monkeypatch):
     method = make((8, 8, 8), **{**FORMS[form], "projector": (64, 64)})
     held = [coded(method.window, 10, 10_000 + s) for s in range(2)]
