@@ -240,7 +240,7 @@ def _refusal(stack: Stack, gaps: Repair, tilt: Repair) -> str | None:
     if stack.tilted and tilt == "refuse":
         return (
             f"its slices are tilted by {stack.tilt_deg:.1f} degrees against the line through them (gantry tilt); ask for "
-            'tilt="resample" to have it straightened by interpolation, or export an untilted reconstruction.'
+            "tilt=resample (modality.tilt=resample on the command line) to have it straightened by interpolation, or export an untilted reconstruction."
         )
     if not stack.gaps:
         return None
@@ -249,7 +249,7 @@ def _refusal(stack: Stack, gaps: Repair, tilt: Repair) -> str | None:
     if widest > MAX_GAP + 0.05:
         return f"{told}. A gap of {widest:.1f} steps is more than the {MAX_GAP} that may be interpolated; export all slices."
     if gaps == "refuse":
-        return f'{told}; export all slices, or ask for gaps="resample" to have them interpolated.'
+        return f"{told}; export all slices, or ask for gaps=resample (modality.gaps=resample on the command line) to have them interpolated."
     return None
 
 
