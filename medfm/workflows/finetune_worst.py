@@ -102,7 +102,10 @@ def candidates(run: FineTuning, fold: Fold, logits: np.ndarray) -> list[Error]:
 
 
 def keep_heat(run: FineTuning, model: FinetuneModel, fold: Fold, logits: np.ndarray) -> Kept:
-    """Heat maps of a fold's worst errors by the ``model`` that made them; nothing when they cannot be made."""
+    """Heat maps of a fold's worst errors by the ``model`` that made them; nothing when they cannot be made, nor for
+    volumes, which a network sees tile by tile: one tile's map would say nothing of the others."""
+    if run.modality.rank == 3:
+        return {}
     try:
         errors = candidates(run, fold, logits)
         maps = [heat_map(model, *_first_window(run, e.row), e.output) for e in errors]
@@ -175,13 +178,15 @@ def _heat(kept: Kept, error: Error) -> Heat | None:
 
 
 def _picture(run: FineTuning, error: Error, heat: Heat | None) -> tuple[Figure, str, str]:
-    x, _ = run.records.physical(np.array([error.row]))
+    volume = run.modality.rank == 3
+    x = run.records.whole(error.row) if volume else run.records.physical(np.array([error.row]))[0][0]
     shade, cell = (heat.shade, heat.cell) if heat else (None, ())
-    figure = kind_of(run.modality).record(run.modality, x[0], shade, cell)
+    figure = kind_of(run.modality).record(run.modality, x, shade, cell)
     row, target = run.cohort.rows[error.row], run.cohort.task.classes[error.output]
     kind = f"missed {target}" if error.missed else f"false alarm for {target}"
     caption = f"**Row {row}**, {kind}: predicted {error.p:.3f}, truth: {_truth(run, error)}{_strength(heat)}"
-    if (windows := len(run.records.plan(np.array([error.row]))[0])) > 1:
+    windows = len(run.records.plan(np.array([error.row]))[0])
+    if windows > 1 and not volume:
         caption += f"; the first of its {windows} windows"
     alt = f"Record of row {row}" + (f" with its {heat.name} heat map" if heat else "")
     return figure, alt, caption

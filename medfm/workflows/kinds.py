@@ -148,6 +148,7 @@ def _volume_record(modality: Any, x: np.ndarray, heat: np.ndarray | None, cell: 
     from medfm.evaluation import volume_figures
     from medfm.modalities.volume_views import PLANES, plane, square
 
+    assert heat is None  # see finetune_worst.keep_heat
     shown = modality.normalise(x[None], np.ones((1, 1), bool))[0][:1]
     return volume_figures.planes(
         {name: square(*plane(shown, modality.orientation, modality.spacing, name))[0] for name in PLANES}

@@ -76,6 +76,10 @@ class VolumeRecords:
             small[0] = resample(whole, small.shape[1:], [n / OVERVIEW for n in whole.shape])
         return x, self.store.flat.present[rows][:, :1]
 
+    def whole(self, row: int) -> np.ndarray:
+        """A volume ``[1, X, Y, Z]`` HU, NaN where nothing is."""
+        return self.store.whole(row)[:1]
+
     def _read(self, rows: np.ndarray, origins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         x, present = self.store.read(rows, origins, self.modality.size)
         return x[:, :1], present[:, :1]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,12 +12,17 @@ import pytest
 
 import medfm
 from medfm.config.load import resolve_pretrain
+from medfm.data.manifest import Manifest
+from medfm.data.volume_store import ingest_volumes
 from medfm.hub.bundle import load_bundle
+from medfm.modalities.ct import CT
 from medfm.synthetic.corpus import write_corpus
 from medfm.types import ConfigError, MedfmError, Volume
-from medfm.workflows import callbacks
+from medfm.workflows import callbacks, finetune_worst
 from medfm.workflows.embed import embed
+from medfm.workflows.kinds import KINDS
 from medfm.workflows.pretrain import pretrain
+from medfm.workflows.volume_windows import VolumeRecords
 
 SHARED = [
     "data.synthetic.patients=6",
@@ -135,6 +142,48 @@ def test_files_of_a_site_are_embedded_and_a_bad_one_is_named(site, tmp_path):
     np.testing.assert_allclose(model.embed(turned)[0], z[0], rtol=1e-4, atol=1e-5)
     with pytest.raises(MedfmError, match=r"give a medfm\.types\.Volume"):
         model.embed(np.zeros((8, 8, 8), np.float32))
+
+
+def test_a_finding_is_learned_from_whole_volumes(site, tmp_path):
+    table, backbone = site
+    frame = pd.read_csv(table)
+    frame["finding"] = [1, 0, 0, 0, 1]
+    frame.to_csv(table, index=False)
+    run = medfm.finetune(
+        table,
+        backbone=backbone,
+        target="finding",
+        strategy="lp-ft",
+        folds=2,
+        repeats=1,
+        output=tmp_path / "run",
+        progress=False,
+        finetune__bootstrap=20,
+        finetune__strategy__epochs=1,
+        output__publish=False,
+    )
+    assert run.results["patients"] == 4
+    assert "Grad-CAM" not in run.report.read_text(
+        encoding="utf-8"
+    )  # one tile's map would be shown beside a volume
+
+
+def test_a_wrongly_ranked_volume_is_shown_whole_and_without_a_heat_map(site, tmp_path, monkeypatch):
+    table, _ = site
+    modality = CT(spacing=(12, 12, 12), size=(16, 16, 16))
+    store = ingest_volumes(Manifest.from_table(table), modality, tmp_path)
+    shapes, record = [], KINDS["ct"].record
+    spy = replace(
+        KINDS["ct"], record=lambda m, x, heat, cell: shapes.append(x.shape) or record(m, x, heat, cell)
+    )
+    monkeypatch.setitem(KINDS, "ct", spy)
+    cohort = SimpleNamespace(rows=[2, 3], task=SimpleNamespace(classes=("finding",), kind="binary"))
+    run = SimpleNamespace(modality=modality, records=VolumeRecords(store, modality), cohort=cohort)
+    missed = finetune_worst.Error(1, 0, True, 0.1, None)
+    _, _, caption = finetune_worst._picture(run, missed, None)
+    assert shapes == [(1, *store.shapes[1])] and shapes[0] != (1, 16, 16, 16)
+    assert "no heat map" in caption and "windows" not in caption
+    assert finetune_worst.keep_heat(run, None, None, np.empty(0)) == {}
 
 
 def test_pretraining_reads_the_files_of_a_site(site, tmp_path):
