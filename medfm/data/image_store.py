@@ -13,52 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
+from medfm.data.flat_store import FlatStore
 from medfm.data.manifest import Manifest
 from medfm.data.store import CHUNK, Chunk, FileChunks, SignalStore, build, filled, fingerprint
 
 
 @dataclass
-class ImageStore:
+class ImageStore(FlatStore):
     """A published store of pictures ``[C, *grid]``, read-only. Cheap to pickle: workers map the file by themselves."""
 
-    flat: SignalStore
     grid: tuple[int, ...]
 
     @classmethod
     def open(cls, path: Path) -> ImageStore:
         meta = json.loads((path / "store.json").read_text(encoding="utf-8"))
         return cls(SignalStore.open(path), tuple(int(n) for n in meta["inputs"]["grid"]))
-
-    def __len__(self) -> int:
-        return len(self.flat)
-
-    @property
-    def path(self) -> Path:
-        return self.flat.path
-
-    @property
-    def channels(self) -> tuple[str, ...]:
-        return self.flat.channels
-
-    @property
-    def kept(self) -> np.ndarray:
-        """Manifest rows in store order."""
-        return self.flat.kept
-
-    @property
-    def failed(self) -> list[tuple[int, str, str]]:
-        return self.flat.failed
-
-    @property
-    def labels(self) -> pd.DataFrame:
-        """Labels of a generated corpus, in store order."""
-        return self.flat.labels
-
-    @property
-    def nbytes(self) -> int:
-        return self.flat.nbytes
 
     def read(self, rows: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Pictures ``x [B, C, *grid]`` float32 (NaN: absent or no picture) and ``present [B, C]``; rows index the store."""

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
+from medfm.data.flat_store import FlatStore
 from medfm.data.manifest import Manifest
 from medfm.data.store import NAN, Chunk, SignalStore, build, filled, fingerprint
 from medfm.types import MedfmError, ReadError
@@ -22,44 +22,12 @@ from medfm.types import MedfmError, ReadError
 LABEL = "label"
 
 
-@dataclass
-class VolumeStore:
+class VolumeStore(FlatStore):
     """A published store of volumes of different extents, read-only. Cheap to pickle: workers map the file by themselves."""
-
-    flat: SignalStore
 
     @classmethod
     def open(cls, path: Path) -> VolumeStore:
         return cls(SignalStore.open(path))
-
-    def __len__(self) -> int:
-        return len(self.flat)
-
-    @property
-    def path(self) -> Path:
-        return self.flat.path
-
-    @property
-    def channels(self) -> tuple[str, ...]:
-        return self.flat.channels
-
-    @property
-    def kept(self) -> np.ndarray:
-        """Manifest rows in store order."""
-        return self.flat.kept
-
-    @property
-    def failed(self) -> list[tuple[int, str, str]]:
-        return self.flat.failed
-
-    @property
-    def labels(self) -> pd.DataFrame:
-        """Labels of a generated corpus, in store order."""
-        return self.flat.labels
-
-    @property
-    def nbytes(self) -> int:
-        return self.flat.nbytes
 
     @property
     def shapes(self) -> np.ndarray:
