@@ -16,6 +16,7 @@ _PUBLIC = {
     "probe": "medfm.workflows.api",
     "embed": "medfm.workflows.api",
     "predict": "medfm.workflows.api",
+    "reconstruct": "medfm.workflows.api",
     "dedup": "medfm.workflows.api",
     "slices": "medfm.workflows.api",
     "load": "medfm.model",
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from medfm.workflows.api import predict as predict
     from medfm.workflows.api import pretrain as pretrain
     from medfm.workflows.api import probe as probe
+    from medfm.workflows.api import reconstruct as reconstruct
     from medfm.workflows.api import slices as slices
 
 

@@ -133,7 +133,8 @@ class Model:
         self, x: Any, fs: float | None = None, channels: Sequence[str] | None = None, batch_size: int = 32
     ) -> pd.DataFrame:
         """One row a record: ``record``, ``path``, ``p_CLASS`` for every class (multiclass: also
-        ``predicted``), and ``error`` where it could not be read.
+        ``predicted``; a value: ``predicted_TARGET``; survival: ``risk_EVENT`` and ``survival_EVENT_at_HORIZON``), and
+        ``error`` where it could not be read.
 
         Windows of a long record, of the length that the head was trained on, are averaged as logits. Raises
         :class:`MedfmError` for a backbone without a head.
@@ -150,12 +151,13 @@ class Model:
             )
         items = gather(x, self.modality, fs, channels)
         values, failed = self._run(items, batch_size, self._logits, self.window)
-        p = np.full((len(items), self.task.outputs), np.nan)
         kept = list(values)
-        p[kept] = self.task.probabilities(np.stack([values[i] for i in kept]))
+        told = self.task.predictions(np.stack([values[i] for i in kept]))
+        p = np.full((len(items), told.shape[1]), np.nan)
+        p[kept] = told
         frame = pd.DataFrame({"record": [i.record for i in items], "path": [i.path for i in items]})
-        for k, name in enumerate(self.task.classes):
-            frame[f"p_{name}"] = p[:, k]
+        for name, column in self.task.columns_of(p).items():
+            frame[name] = column
         if self.task.kind == "multiclass":
             frame["predicted"] = pd.NA
             frame.loc[kept, "predicted"] = [self.task.classes[k] for k in p[kept].argmax(axis=1)]

@@ -117,7 +117,8 @@ class Dense(Protocol):
     dense_strides: tuple[tuple[int, ...], ...]
 
     def dense(self, x: Tensor) -> tuple[Tensor, ...]:
-        """``x [B, C, *S]`` without NaN to maps ``[B, dense_widths[i], *S / dense_strides[i]]``, before any classifier."""
+        """``x [B, C, *S]`` (NaN throughout in channels that are absent) to maps ``[B, dense_widths[i], *S /
+        dense_strides[i]]``, before any classifier."""
         ...
 
 

@@ -26,7 +26,8 @@ class Transfer(NamedTuple):
 
 
 def with_decoder(backbone: Backbone, decoder: bool) -> tuple[Backbone, Transfer]:
-    """``backbone`` built anew with or without its decoder, every shared weight copied, and what became of each tensor.
+    """``backbone`` built anew with or without its decoder of masks, every shared weight copied, and what became of each
+    tensor. Where decoders have names (sequence_vit), one of another kind is left behind.
 
     The given one stays as it is. Kept are device, precision, training mode and which parameters are trained; new ones
     are trained. A stochastic depth set by ``set_drop_path`` is to be set again. Raises :class:`ConfigError` for a
@@ -35,10 +36,11 @@ def with_decoder(backbone: Backbone, decoder: bool) -> tuple[Backbone, Transfer]
     config = backbone.config()
     if "decoder" not in config:
         raise ConfigError(
-            f"backbone.name {config['name']} has no decoder; for masks take segresnet, unet3d, dynunet, swin_unetr or "
-            "pct_net."
+            f"backbone.name {config['name']} has no decoder; for masks take segresnet, unet3d, dynunet, swin_unetr, "
+            "pct_net or sequence_vit."
         )
-    other = build({**config, "decoder": decoder})
+    choice = ("masks" if decoder else "none") if isinstance(config["decoder"], str) else decoder
+    other = build({**config, "decoder": choice})
     old: dict[str, Tensor] = backbone.state_dict()
     names = list(other.state_dict())
     copied = tuple(k for k in names if k in old)

@@ -10,6 +10,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from medfm.backbones.base import Backbone
@@ -96,14 +97,15 @@ class VolumeNet(Backbone):
         return tuple(self._encoded(x)[: len(self.widths)])
 
     def dense(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Maps ``[B, dense_widths[i], *S / dense_strides[i]]``, to be read by a convolution of 1 x 1 x 1.
+        """Maps ``[B, dense_widths[i], *S / dense_strides[i]]``, to be read by a convolution of 1 x 1 x 1; absent channels
+        are NaN in ``x`` and zeroed here.
 
         Raises :class:`ConfigError` where the network was built without its decoder.
         """
         if not self.has_decoder:
             raise ConfigError(f"this {self.name} was built without its decoder; set backbone.decoder=true.")
         self._check(x)
-        return tuple(self.decode(self._encoded(x)))
+        return tuple(self.decode(self._encoded(torch.nan_to_num(x))))
 
     def _encoded(self, x: Tensor) -> list[Tensor]:
         try:

@@ -16,6 +16,7 @@ import torch
 from medfm.backbones.base import build
 from medfm.bench import ecg_jepa_reference as reference
 from medfm.bench.load import LEADS, noise_batches, samples_per_s
+from medfm.bench.mri import bench_mri
 from medfm.bench.phantoms import bench_phantoms
 from medfm.bench.timers import interleave
 from medfm.bench.xray import bench_xray
@@ -90,14 +91,16 @@ def bench_pretrain(
     Keys: ``ours_s``, ``reference_s``, ``ratio`` (median of the pairs' ratios), ``ratios``,
     ``step_samples_per_s``, ``loader_samples_per_s``, and what was run. Raises :class:`ConfigError` for another
     modality or size. Modality ``xray``: :func:`medfm.bench.xray.bench_xray` at its own sizes, ``ct``:
-    :func:`medfm.bench.phantoms.bench_phantoms`.
+    :func:`medfm.bench.phantoms.bench_phantoms`, ``mri``: :func:`medfm.bench.mri.bench_mri`.
     """
+    if modality == "mri":
+        return bench_mri(threads=threads)
     if modality == "ct":
         return bench_phantoms(threads=threads)
     if modality == "xray":
         return bench_xray(batch=8, threads=threads, pairs=pairs)
     if modality != "ecg":
-        raise ConfigError(f"no pretraining benchmark for modality {modality!r}; known: ecg, xray, ct.")
+        raise ConfigError(f"no pretraining benchmark for modality {modality!r}; known: ecg, xray, ct, mri.")
     if size not in VIT_SIZES:
         raise ConfigError(f"unknown size {size!r}; known: {', '.join(VIT_SIZES)}.")
     before = torch.get_num_threads()

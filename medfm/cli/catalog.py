@@ -110,7 +110,9 @@ def table(
     """The rows of a public data set with patients, official split and labels, as a table for finetune and --data."""
     from medfm.cli.output import course, say_json
     from medfm.data import catalog
+    from medfm.data.dataset import SubjectRows
     from medfm.data.label_rules import MaskRule
+    from medfm.data.subject_table import in_columns
     from medfm.paths import seen_from, written_whole
 
     name, equals, place = source.partition("=")
@@ -127,12 +129,18 @@ def table(
     frame = made.frame.rename(columns={"patient": "patient_id"})
     if not made.patients_known:
         frame = frame.drop(columns="patient_id")
-    frame["path"] = [seen_from(path, output.resolve().parent) for path in made.paths]
+    if isinstance(dataset.rows, SubjectRows):
+        frame = in_columns(frame, output.resolve().parent)
+    else:
+        frame["path"] = [seen_from(path, output.resolve().parent) for path in made.paths]
     masks = isinstance(dataset.labels, MaskRule) and "label" in frame
     if masks:
         frame["label"] = [seen_from(path, output.resolve().parent) for path in frame["label"]]
     frame["dataset"] = dataset.id
-    order = [c for c in ("path", "record", "patient_id", "split", "dataset") if c in frame]
+    files = list(getattr(dataset.rows, "sequences", {}).values())
+    order = [
+        c for c in dict.fromkeys((*files, "path", "record", "patient_id", "split", "dataset")) if c in frame
+    ]
     with written_whole(output) as part:
         frame[order + [c for c in frame if c not in order]].to_csv(part, index=False)
     chosen = labels if labels != "default" or not dataset.labels else dataset.labels.default

@@ -12,6 +12,7 @@ from medfm.cli.catalog import datasets, table
 from medfm.cli.codes import codes
 from medfm.cli.dedup import dedup
 from medfm.cli.slices import slices
+from medfm.cli.subjects import print_said, print_subjects
 from medfm.types import RESEARCH_USE, ConfigError, MedfmError
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def scan(
             {
                 **result.describe(),
                 "failed_files": dict(result.failed),
+                "said": result.said,
                 "manifest": str(written) if written else None,
             }
         )
@@ -106,7 +108,7 @@ def show(
     alias: list[str] | None = ALIAS,
 ) -> None:
     """Records as recorded and as prepared: ECGs on paper (25 mm/s, 10 mm/mV), radiographs side by side, volumes in three
-    planes."""
+    planes, MRI a row a sequence."""
     from medfm.data.catalog import tolerant
     from medfm.data.rooms import room_of
     from medfm.data.scan import find_records
@@ -120,7 +122,10 @@ def show(
         raise ConfigError(f"--output {output}: give a file that ends in .png or .html.")
     room = room_of(meaning)
     if is_table(source):
-        addresses = tolerant(source, None).paths
+        frame = tolerant(source, None).frame
+        addresses = frame["path"].tolist()
+        if modality == "mri":
+            room.know(frame)
     else:
         addresses = find_records(source, room)[0] if source.is_dir() else room.records(source)
     records, failed = [], []
@@ -131,10 +136,10 @@ def show(
             failed.append(str(error))
     if not records:
         raise MedfmError(failed[0] if failed else f"{source}: no record to draw.")
-    from medfm.modalities import ecg_paper, volume_sheet, xray_sheet
+    from medfm.modalities import ecg_paper, subject_sheet, volume_sheet, xray_sheet
 
-    sheets = {"ecg": ecg_paper, "xray": xray_sheet, "ct": volume_sheet, "ct_slice": volume_sheet}
-    write: Any = sheets[modality].write
+    sheets = {"ecg": ecg_paper, "xray": xray_sheet, "mri": subject_sheet}
+    write: Any = sheets.get(modality, volume_sheet).write
     with written_whole(output) as part:
         failed += [f"{record}: {reason}" for record, reason in write(records, meaning, part)]
     for reason in failed:
@@ -150,22 +155,23 @@ app.command()(table)
 
 @app.command()
 def synthesize(
-    modality: str = typer.Argument(help="ecg, xray or ct"),
+    modality: str = typer.Argument(help="ecg, xray, ct or mri"),
     patients: int = typer.Option(200, "--patients", min=1),
     output: Path = typer.Option(..., "--output", help="folder for the records and table.csv"),
     seed: int = typer.Option(0, "--seed"),
     fmt: str | None = typer.Option(
         None,
         "--format",
-        help="wfdb (default), edf, csv, dicom; radiographs: dicom; CT: nifti (default), dicom",
+        help="wfdb (default), edf, csv, dicom; radiographs: dicom; CT: nifti (default), dicom; MRI: nifti",
     ),
     size: int | None = typer.Option(
         None, "--size", help="height and width of radiographs, pixels; default 256"
     ),
-    spacing: float | None = typer.Option(None, "--spacing", help="mm between voxels of CT; default 3"),
+    spacing: float | None = typer.Option(None, "--spacing", help="mm between voxels; CT: 3, MRI: 2"),
     faults: float | None = typer.Option(
         None, "--faults", help="share of CT series (--format dicom) with a planted fault"
     ),
+    missing: float | None = typer.Option(None, "--missing", help="share of MRI subjects that lack sequences"),
     overwrite: bool = OVERWRITE,
 ) -> None:
     """Simulated records as real files, with a table of labels: a site to try everything on."""
@@ -177,7 +183,7 @@ def synthesize(
         )
     from medfm.synthetic.corpus import write_corpus
 
-    given = {"size": size, "spacing": spacing, "faults": faults}
+    given = {"size": size, "spacing": spacing, "faults": faults, "missing": missing}
     options: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
     table = write_corpus(modality, patients, output, seed=seed, format=fmt, overwrite=overwrite, **options)
     typer.echo(f"{table}: {patients} simulated patients")
@@ -279,6 +285,7 @@ def _scan(source: Path, modality: str, jobs: int, alias: list[str] | None) -> Sc
 
 def _print_scan(result: ScanResult, most: int) -> None:
     _print_summary(result.describe())
+    print_said(result.said, most)
     noted = [(r, f) for r in result.records for f in r.warnings]
     for record, finding in noted[:most]:
         typer.echo(f"  {record.record}: {finding.code}: {finding.message}")
@@ -316,6 +323,8 @@ def _print_summary(summary: dict[str, Any]) -> None:
     typer.echo(f"formats   {listed(summary['formats'])}")
     if "pixels" in summary:
         _print_pictures(summary, listed)
+    elif "patterns" in summary:
+        print_subjects(summary, listed)
     elif "voxels" in summary:
         _print_volumes(summary, listed)
     else:

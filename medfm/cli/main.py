@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "probe": ("medfm.cli.train", "What a frozen backbone knows about a target: seconds, no training."),
     "embed": ("medfm.cli.train", "Embeddings of files, a folder or a table."),
     "predict": ("medfm.cli.train", "Predictions of a fine-tuned run."),
+    "reconstruct": ("medfm.cli.reconstruct", "Missing MRI sequences, synthesised and marked as such."),
     "data": ("medfm.cli.data", "Look at, check and make data."),
     "hub": ("medfm.cli.hub", "List, share, verify and convert backbones."),
     "bench": ("medfm.cli.bench", "How fast this machine is, against a plain reference."),

@@ -107,6 +107,9 @@ def say_probe(results: dict[str, Any]) -> None:
     from rich.table import Table
 
     console = Console(width=None if Console().is_terminal else 160)
+    if results.get("measure", "auroc") != "auroc":
+        _say_values(console, results)
+        return
     target = results["targets"][0] if len(results["targets"]) == 1 else f"{len(results['targets'])} targets"
     console.print(
         f"{results['records']:,} records of {results['patients']:,} patients, {escape(target)}; "
@@ -148,6 +151,47 @@ def say_probe(results: dict[str, Any]) -> None:
     for sentence in [*results["verdicts"], *results["notes"]]:
         console.print(escape(sentence), soft_wrap=True)
     console.print(RESEARCH_USE, style="dim")
+
+
+VALUES = {
+    "mae": "MAE", "rmse": "RMSE", "r2": "R²", "pearson": "Pearson", "training_median": "training median",
+    "harrell_c": "Harrell's C", "uno_c": "Uno's C", "auroc_at_horizon": "AUROC at horizon",
+    "integrated_brier": "int. Brier", "kaplan_meier": "of Kaplan-Meier",
+}  # fmt: skip
+
+
+def _say_values(console: Any, results: dict[str, Any]) -> None:
+    """Of a value or survival: one row of features a line, and the verdicts in words."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    measure = results["measure"]
+    console.print(
+        f"{results['records']:,} records of {results['patients']:,} patients, {escape(', '.join(results['targets']))}; "
+        f"{results['folds']} patient folds, {results['repeats']} repeat(s). {VALUES[measure]} within folds, 95 % intervals; "
+        f"{'smaller is better' if measure == 'mae' else '0.5 is guessing'}."
+    )
+    table = Table(box=None, pad_edge=False)
+    more = [k for k in VALUES if k != measure and k in results["rows"][0]]
+    for name in ("features", VALUES[measure], "untrained", "difference", *(VALUES[k] for k in more)):
+        table.add_column(name, no_wrap=name != "features")
+    for row in results["rows"]:
+        table.add_row(
+            escape(row["backbone"]),
+            f"{_figure(row[measure])} ({_range(row['interval'], '.3f')})",
+            _figure(row["random_initialisation"]),
+            f"{_figure(row['difference'], '+.3f')} ({_range(row['difference_interval'], '+.3f')})",
+            *(_figure(row[k]) for k in more),
+        )
+    console.print(table)
+    console.print()
+    for sentence in [*results["verdicts"], *results["notes"]]:
+        console.print(escape(sentence), soft_wrap=True)
+    console.print(RESEARCH_USE, style="dim")
+
+
+def _figure(value: float | None, how: str = ".3f") -> str:
+    return "not defined" if value is None else f"{value:{how}}"
 
 
 def _range(pair: Sequence[float | None], how: str) -> str:

@@ -35,7 +35,9 @@ JSON = typer.Option(False, "--json", help="Results as JSON on standard output.")
 QUIET = typer.Option(False, "--quiet", "-q", help="No progress.")
 DEVICES = typer.Option(None, "--devices", help="Number of GPUs or processes, or 'auto'.")
 PRECISION = typer.Option(None, "--precision", help="auto, 32, bf16-mixed or 16-mixed.")
-TARGET = typer.Option(None, "--target", help="Column to predict; several with commas (multilabel).")
+TARGET = typer.Option(
+    None, "--target", help="Column to predict; several with commas (multilabel; survival: TIME,EVENT)."
+)
 BACKBONE = typer.Option(
     None, "--backbone", help="Catalogue id, local hub name, run or bundle folder, hf://org/name@rev."
 )
@@ -120,7 +122,9 @@ def finetune(
     backbone: str = BACKBONE,
     target: str = TARGET,
     task: str = typer.Option(
-        None, "--task", help="auto (default), binary, multiclass, multilabel or segmentation."
+        None,
+        "--task",
+        help="auto (default), binary, multiclass, multilabel, regression, survival (--target TIME,EVENT) or segmentation.",
     ),
     strategy: str = typer.Option(
         None, "--strategy", help="lp-ft (default), linear-probe, full, progressive or lora."
@@ -145,6 +149,8 @@ def finetune(
     """Fine-tune a backbone on a table of your records; patients never cross a fold.
 
     medfm finetune site.csv --backbone ecg-jepa-xs-sim --target afib
+
+    medfm finetune site.csv --backbone ecg-jepa-xs-sim --target months,death --task survival
 
     medfm finetune ct.csv --backbone RUN --target mask --task segmentation
     """
@@ -191,6 +197,14 @@ def probe(
     table: str = typer.Argument(..., metavar="TABLE", help="CSV, TSV, Excel or Parquet."),
     backbone: str = typer.Option(..., "--backbone", help="REF, or 'all' for every backbone at hand."),
     target: str = typer.Option(..., "--target", help="Column to predict; several with commas."),
+    task: str = typer.Option(
+        "auto",
+        "--task",
+        help="auto, binary, multiclass, multilabel, regression or survival (--target TIME,EVENT).",
+    ),
+    horizon: float = typer.Option(
+        None, "--horizon", help="Survival: time at which chances are judged. [default: the median event time]"
+    ),
     patient: str = PATIENT,
     folds: int = typer.Option(5, "--folds", min=2, help="Patient-level folds."),
     repeats: int = typer.Option(
@@ -207,7 +221,7 @@ def probe(
     overwrite: bool = REPLACE,
     as_json: bool = JSON,
 ) -> None:
-    """Frozen embeddings, prototypes and logistic regression on patient folds: seconds, no training."""
+    """Frozen embeddings, prototypes and a linear model on patient folds: seconds, no training."""
     from medfm.cli.output import course, say_json, say_probe
 
     if pool not in ("mean", "mean-std"):
@@ -219,6 +233,8 @@ def probe(
             table,
             backbone,
             _columns(target) or [],
+            task=task,
+            horizon=horizon,
             patient=_patient(patient, "patient").get("patient", "patient_id"),
             folds=folds,
             repeats=repeats or "auto",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -34,6 +34,13 @@ DYNUNET_SIZES: dict[str, tuple[int, ...]] = {
     "quick": (8, 16, 32, 64),
     "s": (16, 32, 64, 128, 256),
     "b": (32, 64, 128, 256, 320, 320),
+}
+# Width, depth, heads, MLP; then width, depth, heads of the decoder. b is BM-MAE's (arXiv 2505.00568), the others are ours.
+SEQUENCE_VIT_SIZES: dict[str, tuple[int, ...]] = {
+    "quick": (96, 4, 4, 192, 48, 2, 4),
+    "xs": (192, 6, 4, 384, 96, 2, 4),
+    "s": (384, 8, 6, 768, 192, 2, 6),
+    "b": (768, 12, 12, 1536, 384, 3, 12),
 }
 # b is the paper's.
 PCT_NET_SIZES: dict[str, tuple[int, ...]] = {"quick": (8, 16, 32, 64, 128), "b": (24, 48, 128, 256, 512)}
@@ -265,6 +272,52 @@ class PCTNetSettings(VolumeSettings):
         return self
 
 
+class SequenceViTSettings(Settings):
+    """Vision Transformer over several sequences, any of which may be missing (BM-MAE, arXiv 2505.00568)."""
+
+    derived: ClassVar[dict[str, tuple[str, ...]]] = {
+        "size": ("dim", "depth", "heads", "mlp_dim", "decoder_dim", "decoder_depth", "decoder_heads")
+    }
+    name: Literal["sequence_vit"] = "sequence_vit"
+    size: Literal["quick", "xs", "s", "b"] | None = "s"
+    dim: int | None = Field(None, gt=0)
+    depth: int | None = Field(None, gt=0)
+    heads: int | None = Field(None, gt=0)
+    mlp_dim: int | None = Field(None, gt=0)
+    patch: tuple[int, ...] = Field((16, 16, 16), description="voxels an axis; may differ between axes")
+    pool: Literal["class", "mean"] = Field(
+        "class", description="what stands for a subject: class token or mean"
+    )
+    drop_path: float = Field(0.0, ge=0, lt=1)
+    decoder: Literal["none", "reconstruction", "masks"] = Field(
+        "none", description="of values, which bm_mae trains; of masks (UNETR's); or none"
+    )
+    decoder_dim: int | None = Field(None, gt=0, description="width of the decoder of values")
+    decoder_depth: int | None = Field(None, gt=0)
+    decoder_heads: int | None = Field(None, gt=0)
+    decoder_mlp_dim: int | None = Field(None, gt=0, description="None: four times decoder_dim")
+    features: int = Field(16, gt=0, description="width of the finest map of the decoder of masks")
+    position_base: float = Field(
+        10_000.0,
+        gt=1,
+        description="longest wave of the positions, in patches / 2 pi; the paper's hardly varies over few",
+    )
+
+    @model_validator(mode="after")
+    def _resolve(self) -> SequenceViTSettings:
+        names = self.derived["size"]
+        values = SEQUENCE_VIT_SIZES[self.size] if self.size else (None,) * len(names)
+        resolved: dict[str, Any] = {k: getattr(self, k) or v for k, v in zip(names, values)}
+        if missing := [k for k, v in resolved.items() if v is None]:
+            raise ValueError(f"without backbone.size, set {', '.join(missing)}")
+        for prefix in ("", "decoder_"):
+            dim, heads = resolved[f"{prefix}dim"], resolved[f"{prefix}heads"]
+            if dim % heads:
+                raise ValueError(f"{prefix}dim {dim} is not divisible by {prefix}heads {heads}")
+        self.__dict__.update(resolved)
+        return self
+
+
 BACKBONES: dict[str, Entry] = {
     "vit": Entry(ViTSettings, "medfm.backbones.vit:ViT"),
     "regnetx_002": Entry(RegNetX002Settings, "medfm.backbones.image2d:RegNetX002"),
@@ -282,5 +335,6 @@ BACKBONES: dict[str, Entry] = {
     "swin_unetr": Entry(SwinUNETRSettings, "medfm.backbones.swin_unetr:SwinUNETR3D"),
     "unet3d": Entry(UNet3DSettings, "medfm.backbones.conv3d:UNet3D"),
     "dynunet": Entry(DynUNetSettings, "medfm.backbones.conv3d:DynUNet3D"),
+    "sequence_vit": Entry(SequenceViTSettings, "medfm.backbones.sequence_vit:SequenceViT"),
     "pct_net": Entry(PCTNetSettings, "medfm.backbones.pct_net:PCTNet"),
 }

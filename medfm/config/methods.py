@@ -287,6 +287,30 @@ class VolumeFusionSettings(Settings):
         return ""
 
 
+class BMMAESettings(Settings):
+    """BM-MAE (Robinet et al., arXiv 2505.00568): a masked autoencoder over sequences. Defaults are the paper's, but for
+    ``drop_sequence``."""
+
+    name: Literal["bm_mae"] = "bm_mae"
+    mask: float = Field(
+        0.75, gt=0, lt=1, description="share of the patches of all sequences of a subject hidden"
+    )
+    drop_sequence: Share = Field(
+        0.25, description="how often one or more whole sequences of a subject are hidden; 0 is the paper"
+    )
+    synthesise: Share = Field(
+        0.0,
+        description="how often a batch hides one whole sequence of each subject and shows all of the others; 0 is the paper",
+    )
+    norm_patches: bool = Field(
+        False, description="predict each patch normalised by its own mean and deviation"
+    )
+    background: Literal["all", "brain"] = Field(
+        "all", description="draw from all patches (paper), or from those whose values are not all equal"
+    )
+    augment: tuple[str, ...] = Field((), description="label-safe augmentations of the modality")
+
+
 METHODS: dict[str, Entry] = {
     "ecg_jepa": Entry(ECGJEPASettings, "medfm.pretraining.ecg_jepa:ECGJEPA"),
     "mae": Entry(MAESettings, "medfm.pretraining.mae:MAE"),
@@ -294,4 +318,5 @@ METHODS: dict[str, Entry] = {
     "moco": Entry(MoCoSettings, "medfm.pretraining.moco:MoCo"),
     "voco": Entry(VoCoSettings, "medfm.pretraining.voco:VoCo"),
     "volume_fusion": Entry(VolumeFusionSettings, "medfm.pretraining.volume_fusion:VolumeFusion"),
+    "bm_mae": Entry(BMMAESettings, "medfm.pretraining.bm_mae:BMMAE"),
 }

@@ -91,6 +91,15 @@ def _rising_windows(value: tuple[tuple[float, float], ...]) -> tuple[tuple[float
     return value
 
 
+def _pointing_axes(value: str) -> str:
+    value = value.upper()
+    if len(value) != 3 or {frozenset("RL"), frozenset("AP"), frozenset("SI")} != {
+        next((pair for pair in map(frozenset, ("RL", "AP", "SI")) if c in pair), frozenset()) for c in value
+    }:
+        raise ValueError("orientation: give where the axes point, for instance RAS or LPS")
+    return value
+
+
 class CTSettings(Settings):
     """What a CT volume means to a model: its axes, its grid in mm, and which Hounsfield units are black and white."""
 
@@ -128,17 +137,7 @@ class CTSettings(Settings):
     mean: tuple[float, ...] | None = Field(None, description="mean a window; fitted on training data")
     std: tuple[float, ...] | None = Field(None, description="deviation a window; fitted on training data")
 
-    @field_validator("orientation")
-    @classmethod
-    def _orientation(cls, value: str) -> str:
-        value = value.upper()
-        if len(value) != 3 or {frozenset("RL"), frozenset("AP"), frozenset("SI")} != {
-            next((pair for pair in map(frozenset, ("RL", "AP", "SI")) if c in pair), frozenset())
-            for c in value
-        }:
-            raise ValueError("orientation: give where the axes point, for instance RAS or LPS")
-        return value
-
+    _pointing = field_validator("orientation")(_pointing_axes)
     _rising = field_validator("windows")(_rising_windows)
 
 
@@ -170,9 +169,94 @@ class CTSliceSettings(Settings):
     _rising = field_validator("windows")(_rising_windows)
 
 
+class MRISettings(Settings):
+    """What the MRI of a subject means to a model: its sequences, their grid in mm, and what of them is the patient."""
+
+    name: Literal["mri"] = "mri"
+    size: tuple[Edge, Edge, Edge] = Field(
+        (128, 128, 128), description="voxels of what the network takes at once: to the right, front and head"
+    )
+    spacing: tuple[Millimetres, Millimetres, Millimetres] = Field(
+        (1.0, 1.0, 1.0), description="mm between voxels of the model's grid"
+    )
+    orientation: str = Field(
+        "RAS", description="where the three axes point: R or L, A or P, S or I, in any order"
+    )
+    sequences: tuple[str, ...] = Field(
+        ("t1", "t1ce", "t2", "flair"),
+        min_length=1,
+        description="the channels, in order; a subject may lack any. The grid is that of the first it has",
+    )
+    foreground: Literal["auto", "nonzero", "otsu", "none"] = Field(
+        "auto",
+        description="z-scores are over the voxels that are not 0 (stripped skulls), over the head, or over all",
+    )
+    grid: Literal["refuse", "resample"] = Field(
+        "refuse", description="sequences that lie on different grids: set the subject aside, or resample"
+    )
+    percentiles: tuple[float, float] | None = Field(
+        None, description="clip to these percentiles of the foreground before z-scores; null is off"
+    )
+    gaps: Literal["refuse", "resample"] = Field("refuse", description="as for modality ct")
+    tilt: Literal["refuse", "resample"] = Field("refuse", description="as for modality ct")
+    synthetic: Literal["refuse", "allow"] = Field(
+        "refuse", description="files that a model made (medfm reconstruct): set aside, or taken as measured"
+    )
+
+    _pointing = field_validator("orientation")(_pointing_axes)
+
+    @field_validator("percentiles")
+    @classmethod
+    def _percentiles(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not 0 <= value[0] < value[1] <= 100:
+            raise ValueError(
+                "percentiles: give two rising numbers between 0 and 100, for instance [0.5, 99.5]"
+            )
+        return value
+
+
+class PPGSettings(Settings):
+    """What a PPG means to a model. The filter is PaPaGei's (arXiv 2410.20542); other windows in use: 30 s, 60 s at 64 Hz."""
+
+    name: Literal["ppg"] = "ppg"
+    channels: tuple[str, ...] = Field(
+        ("ppg",),
+        min_length=1,
+        description="one to four of ppg, green, red, infrared, blue; then acc or acc_x, acc_y, acc_z, and ecg, if wanted",
+    )
+    fs: float = Field(125.0, gt=0, description="sampling rate of the model's grid, Hz")
+    seconds: float = Field(10.0, gt=0, description="window length, s")
+    highpass: float = Field(0.5, ge=0, description="lower edge of the Chebyshev II band-pass, Hz; 0 is off")
+    lowpass: float = Field(
+        12.0, ge=0, description="upper edge, Hz; a file of no more than twice this rate is refused; 0 is off"
+    )
+    smooth: float = Field(
+        0.05, ge=0, description="moving average, s, both ways, at file rates from 75 Hz on; 0 is off"
+    )
+    polarity: Literal["auto", "keep", "invert"] = Field(
+        "auto", description="turn a record whose pulses fall fast and rise slowly, none, or all"
+    )
+    normalise: Literal["record", "window", "none"] = Field(
+        "window", description="z-score a channel over the whole record, over the window, or not at all"
+    )
+    min_quality: float = Field(
+        0.7,
+        ge=0,
+        le=1,
+        description="windows whose beats correlate less with their median beat, or are flat, clipped or without pulse, are set aside; 0 keeps all",
+    )
+    max_gap: float = Field(
+        0.2, ge=0, description="NaN gaps up to this many seconds are bridged linearly; longer ones masked"
+    )
+    alias: dict[str, str] = Field(
+        default_factory=dict, description="channel name -> channel, for files whose names say nothing"
+    )
+
+
 MODALITIES: dict[str, Entry] = {
     "ecg": Entry(ECGSettings, "medfm.modalities.ecg:ECG"),
     "xray": Entry(XraySettings, "medfm.modalities.xray:Xray"),
     "ct": Entry(CTSettings, "medfm.modalities.ct:CT"),
     "ct_slice": Entry(CTSliceSettings, "medfm.modalities.ct_slice:CTSlice"),
+    "mri": Entry(MRISettings, "medfm.modalities.mri:MRI"),
 }

@@ -187,7 +187,19 @@ class FinetuneSettings(SegmentationSettings):
         None, description="REF; the random-initialisation baseline uses the same architecture"
     )
     target: list[str] = Field(default_factory=list)
-    task: Literal["auto", "binary", "multiclass", "multilabel", "segmentation"] = "auto"
+    task: Literal["auto", "binary", "multiclass", "multilabel", "regression", "survival", "segmentation"] = (
+        "auto"
+    )
+    intervals: int = Field(
+        10,
+        ge=1,
+        description="survival: intervals of follow-up with a hazard each; fewer where events are few",
+    )
+    horizon: float | None = Field(
+        None,
+        gt=0,
+        description="survival: time at which chances are told and judged; null: the median event time in training",
+    )
     strategy: Any = Field(default_factory=lambda: STRATEGIES["lp-ft"].settings())
     patient: str | None = Field(
         "patient_id", description="patient column; null is a loud choice that marks every result"
@@ -217,6 +229,19 @@ class FinetuneSettings(SegmentationSettings):
         description="draw all classes equally often; probabilities are brought back to the prevalence",
     )
     baseline: bool = Field(True, description="random initialisation on the same folds")
+    patterns: Literal["none", "auto", "all"] = Field(
+        "auto",
+        description="MRI: test without some of the sequences too; auto: without each, and with each alone",
+    )
+    pattern_models: bool = Field(
+        False, description="MRI: beside it, train a model for each of these patterns alone (slow)"
+    )
+    drop_sequence: float = Field(
+        0.25,
+        ge=0,
+        le=1,
+        description="MRI: share of the training examples that lose some of their sequences",
+    )
     bootstrap: int = Field(1000, ge=0)
     worst: int = Field(
         6, ge=0, le=100, description="worst errors in the report, as pictures of the records; 0 is off"

@@ -51,6 +51,10 @@ class SegmentationSettings(Settings):
         default_factory=dict,
         description="masks: name of each value, {liver: 1, spleen: 2}; empty: all values found",
     )
+    regions: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="masks: unions of classes that are measured in their place, {WT: [core, oedema, enhancement]}",
+    )
     other_values: Literal["refuse", "background"] = Field(
         "refuse", description="masks: what a value that classes does not name means"
     )
@@ -78,6 +82,13 @@ class SegmentationSettings(Settings):
         if len(set(value.values())) < len(value):
             raise ValueError("classes: two names have the same value")
         return value
+
+    @field_validator("regions")
+    @classmethod
+    def _regions(cls, value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        if empty := [name for name, members in value.items() if not members]:
+            raise ValueError(f"regions: {empty[0]} has no class; give [CLASS, ...]")
+        return {name: tuple(dict.fromkeys(members)) for name, members in value.items()}
 
     @field_validator("tolerance")
     @classmethod

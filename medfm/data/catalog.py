@@ -23,6 +23,7 @@ from medfm.data.dataset import (
     Dataset,
     GlobRows,
     PictureRows,
+    SubjectRows,
     TableRows,
     UnionRows,
     VolumeRows,
@@ -114,7 +115,7 @@ def manifest(
         raise ConfigError(
             f"{dataset.id} has no frontal and lateral pictures to choose from; leave --views out."
         )
-    elif isinstance(dataset.rows, VolumeRows):
+    elif isinstance(dataset.rows, VolumeRows | SubjectRows):
         (frame, source), repeats = _volumes(dataset, dataset.rows, root, needed), False
         if isinstance(rule, MaskRule):
             frame = _masked(dataset, dataset.rows, frame, root) if chosen else frame.drop(columns="label")
@@ -145,16 +146,19 @@ def manifest(
 
 
 def _volumes(
-    dataset: Dataset, rows: VolumeRows, root: Path, needed: list[str]
+    dataset: Dataset, rows: VolumeRows | SubjectRows, root: Path, needed: list[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    from medfm.data import (
-        volume_rows,
-    )  # with the readers of volumes, which a listing of data sets does not need
+    # With the readers of volumes, which a listing of data sets does not need.
+    from medfm.data import subject_rows, volume_rows
 
+    if isinstance(rows, SubjectRows):
+        return subject_rows.read_rows(dataset, rows, root, needed)
     return volume_rows.read_rows(dataset, rows, root, needed)
 
 
-def _masked(dataset: Dataset, rows: VolumeRows, frame: pd.DataFrame, root: Path) -> pd.DataFrame:
+def _masked(
+    dataset: Dataset, rows: VolumeRows | SubjectRows, frame: pd.DataFrame, root: Path
+) -> pd.DataFrame:
     """The rows with a mask. A published split of which only one part has masks is no split to train and test on."""
     frame = frame[frame["label"].notna()].reset_index(drop=True)
     if frame.empty:
@@ -341,6 +345,11 @@ def _folder(path: Path, modality: Any) -> Manifest:
         log.warning("%s: set aside: %s", file, reason)
     if not addresses:
         raise MedfmError(f"{path}: none of its files can be read; {failed[0][1]}")
+    if hasattr(room, "rows"):
+        frame = room.rows(addresses)
+        stated = frame["patient_id"] != ""
+        frame["patient_id"] = frame["patient_id"].where(stated, frame["record"])
+        return Manifest(Manifest.from_frame(frame, source=str(path)).frame, bool(stated.all()), str(path))
     frame = pd.DataFrame({"path": [str(Path(a).resolve()) for a in addresses]})
     patients = [_stated_patient(address, room) for address in addresses]
     made = Manifest.from_frame(frame, patient=None, source=str(path)).frame

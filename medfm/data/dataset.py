@@ -54,7 +54,8 @@ class GlobRows(_Strict):
 
 class Origin(_Strict):
     """Where a value stands in the source tables: the first of ``columns`` that says something, and of its text the group of
-    ``pattern``. ``minus`` names a number to subtract (an age is the year of the study less that of birth).
+    ``pattern``. ``minus`` names a number to subtract (an age is the year of the study less that of birth). ``values`` puts
+    another value for a text, and none for every other text.
 
     In YAML a single column may stand for the whole: ``view: Projection``.
     """
@@ -62,6 +63,7 @@ class Origin(_Strict):
     columns: list[str]
     pattern: str | None = None
     minus: str | None = None
+    values: dict[str, int | str] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -171,6 +173,28 @@ class VolumeRows(_Strict):
     refused: list[Refused] = Field(default_factory=list)
 
 
+class SubjectRows(_Strict):
+    """MRI subjects of several files, found by their places below the root, at any depth; tables are optional.
+
+    layout: the published places, for a reader. parts: regular expressions with the groups ``record`` and ``sequence``; none
+    where the subjects are found as those of any folder (BIDS names, DICOM tags). sequences: text of that group -> sequence.
+    masks: expressions with the group ``record``; the first that a file of the record fits counts. names: a further column each,
+    the record with ``find`` replaced by ``put``. patient: left out where the source publishes none. keep: column of the
+    manifest -> where it stands.
+    """
+
+    kind: Literal["subjects"]
+    layout: str
+    parts: list[VolumePart] = Field(default_factory=list)
+    sequences: dict[str, str] = Field(default_factory=dict)
+    masks: list[str] = Field(default_factory=list)
+    names: dict[str, MaskPlace] = Field(default_factory=dict)
+    joins: list[Join] = Field(default_factory=list)
+    patient: Origin | None = None
+    keep: dict[str, Origin] = Field(default_factory=dict)
+    refused: list[Refused] = Field(default_factory=list)
+
+
 class UnionPart(_Strict):
     """One part of a union; dataset: its id where it is catalogued. records: how many of it were taken."""
 
@@ -232,7 +256,7 @@ class Dataset(_Strict):
     units: str = ""
     expected: Expected = Field(default_factory=Expected)
     rows: Annotated[
-        TableRows | ContainerRows | GlobRows | PictureRows | VolumeRows | UnionRows,
+        TableRows | ContainerRows | GlobRows | PictureRows | VolumeRows | SubjectRows | UnionRows,
         Field(discriminator="kind"),
     ]
     split: Split | None = None
@@ -242,8 +266,12 @@ class Dataset(_Strict):
 
     @model_validator(mode="after")
     def _masks_lie_somewhere(self) -> Dataset:
-        if isinstance(self.labels, MaskRule) != bool(isinstance(self.rows, VolumeRows) and self.rows.mask):
-            raise ValueError("labels of the kind masks go with rows.mask, which says where they lie")
+        beside = isinstance(self.rows, VolumeRows) and bool(self.rows.mask)
+        beside |= isinstance(self.rows, SubjectRows) and bool(self.rows.masks)
+        if isinstance(self.labels, MaskRule) != beside:
+            raise ValueError(
+                "labels of the kind masks go with rows.mask (or masks), which says where they lie"
+            )
         return self
 
     def label_sets(self) -> dict[str, list[str]]:

@@ -310,16 +310,19 @@ class WordsRule(_Rule):
 
 class MaskRule(_Rule):
     """A mask beside each volume: one file of whole numbers, whose place is the column ``label``. classes: number -> name;
-    0 is the background."""
+    0 is the background. regions: those that are evaluated together, by name (ET is 4 in BraTS 2021 and 3 from 2023 on)."""
 
     kind: Literal["masks"]
     classes: dict[int, str]
+    regions: dict[str, list[int]] = Field(default_factory=dict)
 
     def sets(self) -> dict[str, list[str]]:
         return {self.default: list(self.classes.values())}
 
     def note(self, labels: str) -> str:
-        return f"numbers in the mask: {', '.join(f'{n} {name}' for n, name in self.classes.items())}"
+        numbers = f"numbers in the mask: {', '.join(f'{n} {name}' for n, name in self.classes.items())}"
+        regions = ", ".join(f"{name} {' + '.join(map(str, n))}" for name, n in self.regions.items())
+        return f"{numbers}; regions: {regions}" if regions else numbers
 
 
 def _with(words: pd.Series, listed: list[str]) -> pd.Index:

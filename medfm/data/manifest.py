@@ -12,9 +12,18 @@ import numpy as np
 import pandas as pd
 
 from medfm.data.tables import read_table
+from medfm.formats.subject import join_subject, split_subject
 from medfm.types import ConfigError, MedfmError
 
 COLUMNS = ("record", "path", "patient", "site", "split")
+MASKS = (
+    "label",
+    "labels",
+    "mask",
+    "masks",
+    "seg",
+    "segmentation",
+)  # columns of volume files that are no sequence
 
 
 def as_identifier(column: pd.Series) -> pd.Series:
@@ -84,14 +93,17 @@ class Manifest:
         patient: str | None = "patient_id",
         source: str = "",
     ) -> Manifest:
-        """Build from a table with a ``path`` column. Relative paths are taken from ``root`` (the table's folder), and
-        those of masks too where a column ``label`` names volume files.
+        """Build from a table with a ``path`` column, or with a column of volume files for each sequence of an MRI, whose blanks
+        are missing sequences (``path`` then is the subject's address, :mod:`medfm.formats.subject`). Relative paths are
+        taken from ``root`` (the table's folder), and those of masks too where a column ``label`` names volume files.
 
-        Raises :class:`MedfmError` without a ``path`` column, without the patient column (unless ``patient`` is None),
-        or with a blank patient id.
+        Raises :class:`MedfmError` without any such column, without the patient column (unless ``patient`` is None),
+        with a blank patient id, or for a row without a file.
         """
         frame = frame.reset_index(drop=True).copy()
         where = source or "the table"
+        if "path" not in frame and (sequences := _sequence_columns(frame)):
+            frame["path"] = _addresses(frame, sequences, where)
         if "path" not in frame:
             raise MedfmError(
                 f"{where}: no 'path' column. Rename the column of file names to path, in the first line; columns found: "
@@ -101,7 +113,7 @@ class Manifest:
             row = int(frame["path"].isna().idxmax()) + 2
             raise MedfmError(f"{where}: line {row} has no path; fill it in or drop the row.")
         raw = frame["path"].astype(str)
-        frame["path"] = [str(p if (p := Path(v)).is_absolute() or root is None else root / p) for v in raw]
+        frame["path"] = [_absolute(v, root) for v in raw]
         if "label" in frame and root is not None and _names_volumes(frame["label"]):
             frame["label"] = [
                 str(root / v) if isinstance(v, str) and v.strip() else None for v in frame["label"]
@@ -176,10 +188,50 @@ class Manifest:
         return Manifest(part, self.patients_known, self.source, self.rows[frame.index])
 
 
+def _absolute(path: str, root: Path | None) -> str:
+    """From the table's folder; of a subject's address every file."""
+    if root is None:
+        return str(Path(path)) if (files := split_subject(path)) is None else join_subject(files)
+    if (files := split_subject(path)) is not None:
+        return join_subject({name: root / file for name, file in files.items()})
+    return str(root / path)  # which stays as it is where it is absolute
+
+
 def _exists(path: str) -> bool:
-    """WFDB records are named without suffix as often as with one; ``file#part`` is a part of a file."""
+    """WFDB records are named without suffix as often as with one; ``file#part`` is a part of a file. Of a subject's files
+    one is enough."""
+    if (files := split_subject(path)) is not None:
+        return any(_exists(file) for file in files.values())
     whole = path.partition("#")[0]
     return Path(path).exists() or Path(path + ".hea").exists() or (whole != path and Path(whole).exists())
+
+
+def _sequence_columns(frame: pd.DataFrame) -> list[str]:
+    """Columns that each name a volume file a row, masks aside: the sequences of a subject. One alone counts where it has the
+    name of a sequence; else it is a column of paths with a wrong name."""
+    from medfm.modalities.mri_sequences import is_known
+
+    found = [
+        str(c)
+        for c in frame.columns
+        if str(c).casefold() not in MASKS
+        and all(isinstance(v, str) for v in frame[c].dropna())
+        and _names_volumes(frame[c])
+    ]
+    return found if len(found) > 1 or any(map(is_known, found)) else []
+
+
+def _addresses(frame: pd.DataFrame, sequences: list[str], where: str) -> list[str]:
+    """The subject's address of each row, from its columns."""
+    out = []
+    for line, row in enumerate(frame[sequences].itertuples(index=False), start=2):
+        files = {n: v.strip() for n, v in zip(sequences, row) if isinstance(v, str) and v.strip()}
+        if not files:
+            raise MedfmError(
+                f"{where}: line {line} names no sequence (columns {', '.join(sequences)}); fill one in or drop the row."
+            )
+        out.append(join_subject(files))
+    return out
 
 
 def _names_volumes(column: pd.Series) -> bool:
@@ -193,6 +245,11 @@ def _names_volumes(column: pd.Series) -> bool:
 
 
 def _record_names(paths: pd.Series) -> list[str]:
-    """The stem where that is unique, else the path: a name must tell two records apart."""
+    """The stem where that is unique, else the path: a name must tell two records apart. Of subjects what their files' names
+    have in common, or their folder."""
+    if any(split_subject(p) is not None for p in paths):
+        from medfm.modalities.mri_sequences import subject_names
+
+        return subject_names(list(paths)) or list(paths)
     stems = [Path(p).stem if Path(p).suffix else Path(p).name for p in paths]
     return stems if len(set(stems)) == len(stems) else [Path(p).as_posix() for p in paths]

@@ -72,6 +72,8 @@ def value(source: pd.DataFrame, origin: Origin) -> pd.Series:
             if origin.pattern:
                 text = text.str.extract(origin.pattern, expand=False)
             found = found.fillna(text)
+    if origin.values is not None:
+        found = found.map({text: str(v) for text, v in origin.values.items()}).astype("string")
     if origin.minus:
         found = pd.to_numeric(found, errors="coerce")
         found = found - (

@@ -21,7 +21,9 @@ from medfm import formats
 from medfm.data.manifest import Manifest
 from medfm.data.rooms import room_of
 from medfm.data.scan_pictures import Picture, inspect_picture, summary
+from medfm.data.scan_subjects import SubjectRecord, inspect_subject, is_place, subject_summary
 from medfm.data.scan_volumes import VolumeRecord, inspect_volume, volume_summary
+from medfm.data.subject_table import Subject
 from medfm.data.tables import is_table, read_table
 from medfm.paths import seen_from, written_whole
 from medfm.types import Finding, MedfmError
@@ -67,16 +69,20 @@ class Record:
         }
 
 
+Kind = Record | Picture | VolumeRecord | SubjectRecord
+
+
 @dataclass(frozen=True)
 class ScanResult:
-    """Readable records, failed ones as (path, reason), of a table its rows, so that its columns are kept, and of a
-    folder how many files of which suffix are of no format that is read."""
+    """Readable records, failed ones as (path, reason), of a table its rows, so that its columns are kept, of a folder how
+    many files of which suffix are of no format that is read, and sentences on why what was taken (DICOM series)."""
 
     source: str
-    records: tuple[Record | Picture | VolumeRecord, ...]
+    records: tuple[Kind, ...]
     failed: tuple[tuple[str, str], ...]
     table: pd.DataFrame | None = None
     others: dict[str, int] = field(default_factory=dict)
+    said: tuple[str, ...] = ()
 
     @property
     def total(self) -> int:
@@ -87,15 +93,21 @@ class ScanResult:
         return Counter(code for record in self.records for code in {f.code for f in record.findings})
 
     def frame(self, folder: Path | None = None) -> pd.DataFrame:
-        """The manifest: path (relative to ``folder`` where it lies below it), patient_id (blank where
-        unknown), what was found, and every further column of a scanned table."""
+        """The manifest: path (relative to ``folder`` where it lies below it; of MRI a column a sequence), patient_id (blank
+        where unknown), what was found, and every further column of a scanned table."""
         rows = []
+        named = all(r.named for r in self.records if isinstance(r, SubjectRecord))
         for record in self.records:
+            if isinstance(record, SubjectRecord):
+                place = record.places(folder, named)
+            else:
+                place = {"path": seen_from(record.path, folder) if folder else record.path}
             rows.append(
                 {
-                    "path": seen_from(record.path, folder) if folder else record.path,
+                    **place,
                     "record": record.record,
                     "patient_id": record.patient or "",
+                    **(record.mask(folder) if isinstance(record, SubjectRecord) else {}),
                     **record.row(),
                     "findings": " ".join(dict.fromkeys(f.code for f in record.warnings)),
                 }
@@ -105,6 +117,10 @@ class ScanResult:
             return frame
         # The table knows better than the files: its columns stand, found ones only fill in.
         own = self.table.set_index("path").loc[[r.path for r in self.records]].reset_index(drop=True)
+        if isinstance(
+            self.records[0], SubjectRecord
+        ):  # but not where it names files, seen from another folder
+            own = own.drop(columns=[c for c in own if is_place(own[c])])
         return pd.concat([frame[[c for c in frame if c not in own]], own], axis=1)
 
     def _column(self, name: str) -> list[str]:
@@ -130,6 +146,7 @@ class ScanResult:
         signals = [r for r in self.records if isinstance(r, Record)]
         images = [r for r in self.records if isinstance(r, Picture)]
         volumes = [r for r in self.records if isinstance(r, VolumeRecord)]
+        subjects = [r for r in self.records if isinstance(r, SubjectRecord)]
         described: dict[str, Any] = {
             "source": self.source,
             "records": len(self.records),
@@ -142,7 +159,11 @@ class ScanResult:
             },
             "others": self.others,
             "formats": dict(Counter(r.format for r in self.records).most_common()),
-            **_summary(signals, images, volumes, patients, self._column("split")),
+            **(
+                subject_summary(subjects)
+                if subjects
+                else _summary(signals, images, volumes, patients, self._column("split"))
+            ),
             "findings": dict(self.codes().most_common()),
         }
         if len(ages):
@@ -266,34 +287,45 @@ def scan(source: str | Path, modality: Any, jobs: int = 1, progress: Progress | 
         addresses = table["path"].tolist()
     else:
         addresses = [str(a) for a in room.records(source)]
-    rates = table["fs"].tolist() if table is not None and "fs" in table else [None] * len(addresses)
-    records: list[Record | Picture | VolumeRecord] = []
-    for done, outcome in enumerate(_read_all(addresses, rates, modality, jobs), 1):
+    given: list[Any] = (
+        table["fs"].tolist() if table is not None and "fs" in table else [None] * len(addresses)
+    )
+    if hasattr(room, "subjects"):
+        if table is not None:
+            room.know(table)
+        given = [room.subjects.get(address) for address in addresses]
+    records: list[Kind] = []
+    for done, outcome in enumerate(_read_all(addresses, given, modality, jobs), 1):
         if not isinstance(outcome, tuple):
             records.append(outcome)
         else:
             failed.append(outcome)
         if progress:
             progress(done, len(addresses))
-    return ScanResult(str(source), tuple(records), tuple(failed), table, dict(others.most_common()))
+    said = tuple(getattr(room, "said", ()))
+    return ScanResult(str(source), tuple(records), tuple(failed), table, dict(others.most_common()), said)
 
 
 def _read_all(
-    addresses: list[str], rates: Iterable[Any], modality: Any, jobs: int
-) -> Iterator[Record | Picture | VolumeRecord | tuple[str, str]]:
+    addresses: list[str], given: Iterable[Any], modality: Any, jobs: int
+) -> Iterator[Kind | tuple[str, str]]:
     if jobs == 1 or len(addresses) < 2:
-        yield from (inspect(address, modality, fs) for address, fs in zip(addresses, rates))
+        yield from (inspect(address, modality, one) for address, one in zip(addresses, given))
         return
     from joblib import Parallel, delayed
 
     yield from Parallel(n_jobs=jobs, return_as="generator")(
-        delayed(inspect)(address, modality, fs) for address, fs in zip(addresses, rates)
+        delayed(inspect)(address, modality, one) for address, one in zip(addresses, given)
     )
 
 
-def inspect(address: str, modality: Any, fs: Any = None) -> Record | Picture | VolumeRecord | tuple[str, str]:
-    """One record, or (path, reason). Never raises: one bad file does not end a scan."""
+def inspect(address: str, modality: Any, given: Any = None) -> Kind | tuple[str, str]:
+    """One record, or (path, reason). given: a table's sampling rate of a signal, a :class:`Subject` of an MRI. Never raises:
+    one bad file does not end a scan."""
+    fs: Any = None if isinstance(given, Subject) else given
     try:
+        if modality.name == "mri":
+            return inspect_subject(address, modality, given if isinstance(given, Subject) else None)
         if modality.rank == 3:
             return inspect_volume(address, modality)
         if modality.rank == 2:

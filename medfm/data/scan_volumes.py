@@ -82,9 +82,19 @@ def inspect_volume(address: str, modality: Any) -> VolumeRecord:
 
 def volume_summary(records: Sequence[VolumeRecord]) -> dict[str, Any]:
     """Extents, voxel sizes, axes, units and values over all volumes."""
-    shapes, spacings = np.array([r.shape for r in records]), np.array([r.spacing for r in records])
     values = np.array([r.values for r in records])
     cells = np.prod([r.grid for r in records], axis=1)
+    return {
+        **extents(records),
+        "units": dict(Counter(r.unit or "not stated" for r in records).most_common()),
+        "values": [round(float(v), 1) for v in np.median(values, axis=0)],
+        "store_mib": round(float(cells.sum()) * 2 / 2**20, 1),
+    }
+
+
+def extents(records: Sequence[Any]) -> dict[str, Any]:
+    """Extents, voxel sizes and axes of what has ``shape``, ``spacing`` (mm) and ``orientation``."""
+    shapes, spacings = np.array([r.shape for r in records]), np.array([r.spacing for r in records])
     return {
         "voxels": {
             name: " x ".join(str(int(v)) for v in pick(shapes, axis=0))
@@ -95,7 +105,4 @@ def volume_summary(records: Sequence[VolumeRecord]) -> dict[str, Any]:
             for name, pick in (("finest", np.min), ("median", np.median), ("coarsest", np.max))
         },
         "orientation": dict(Counter(r.orientation for r in records).most_common()),
-        "units": dict(Counter(r.unit or "not stated" for r in records).most_common()),
-        "values": [round(float(v), 1) for v in np.median(values, axis=0)],
-        "store_mib": round(float(cells.sum()) * 2 / 2**20, 1),
     }

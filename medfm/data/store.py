@@ -30,6 +30,8 @@ import pandas as pd
 
 from medfm import paths
 from medfm.data.manifest import Manifest
+from medfm.formats.subject import subject_files
+from medfm.formats.synthetic import sidecar
 from medfm.types import MedfmError
 
 STORE_VERSION = 1
@@ -344,23 +346,27 @@ def _merge(parts: Path, staging: Path, chunks: int, text: str, fs: float, channe
 
 
 def fingerprint(files: Sequence[str]) -> str:
-    """Names, sizes and modification times of the sources (WFDB: of the header and every file of that stem)."""
+    """Names, sizes and modification times of the sources (WFDB: of the header and every file of that stem; a subject: of
+    every file that its address names, and their sidecars)."""
     digest = hashlib.sha256()
     for name in files:
-        plain = Path(name.split("#")[0])
-        candidates = [
-            plain,
-            plain.with_suffix(".dat"),
-            plain.with_suffix(".mat"),
-            Path(f"{plain}.hea"),
-            Path(f"{plain}.dat"),
-        ]
-        for candidate in candidates:
-            try:
-                stat = candidate.stat()
-            except OSError:
-                continue
-            may = os.access(candidate, os.R_OK)  # a file whose rights were mended is read anew
-            digest.update(f"{candidate}\x1f{stat.st_size}\x1f{stat.st_mtime_ns}\x1f{may}\n".encode())
+        for part in subject_files(name):
+            plain = Path(part.split("#")[0])
+            candidates = [
+                plain,
+                plain.with_suffix(".dat"),
+                plain.with_suffix(".mat"),
+                Path(f"{plain}.hea"),
+                Path(f"{plain}.dat"),
+            ]
+            if part != name:
+                candidates.append(sidecar(plain))
+            for candidate in candidates:
+                try:
+                    stat = candidate.stat()
+                except OSError:
+                    continue
+                may = os.access(candidate, os.R_OK)  # a file whose rights were mended is read anew
+                digest.update(f"{candidate}\x1f{stat.st_size}\x1f{stat.st_mtime_ns}\x1f{may}\n".encode())
         digest.update(f"{name}\n".encode())
     return digest.hexdigest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import warnings
+from collections.abc import Iterable
 from io import StringIO
 from pathlib import Path
 
@@ -60,15 +61,27 @@ def read_table(path: str | Path) -> pd.DataFrame:
 
 
 def is_table(path: Path) -> bool:
-    """A table of records (it has a ``path`` column), as opposed to a CSV that holds a signal."""
+    """A table of records (it has a ``path`` column, or names volume files, as one with a column for each sequence of an MRI), as
+    opposed to a CSV that holds a signal."""
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES or not path.is_file():
         return False
     if suffix not in TEXT:
-        return "path" in read_table(path).columns
+        frame = read_table(path)
+        return "path" in frame.columns or _name_volumes(map(str, frame.iloc[0]))
     with path.open("rb") as file:
         lines = _lines(file.read(HEAD))
-    return bool(lines) and "path" in _cells(lines[0], _separator(path, lines[0]))
+    if not lines:
+        return False
+    mark = _separator(path, lines[0])
+    first = next((line for line in lines[1:] if line.strip()), "")
+    return "path" in _cells(lines[0], mark) or (bool(first) and _name_volumes(_cells(first, mark)))
+
+
+def _name_volumes(cells: Iterable[str]) -> bool:
+    from medfm.formats.volume import SUFFIXES as volumes
+
+    return any(cell.strip().lower().endswith(tuple(volumes)) for cell in cells)
 
 
 def _text(path: Path) -> pd.DataFrame:

@@ -42,6 +42,7 @@ def truths_of(labels: pd.DataFrame) -> Truths | None:
 
 
 def _criterion(name: str, known: np.ndarray) -> bool:
-    """A binary column that is neither a switch nor too rare to learn."""
+    """A binary column that is neither a switch nor too rare to learn, nor whether a follow-up ended with an event: that is
+    half of a target, and depends on when the follow-up ended."""
     binary = len(known) > 0 and bool(np.isin(known, (0, 1)).all())
-    return binary and not name.startswith("cond_") and RARE <= known.mean() <= 1 - RARE
+    return binary and not name.startswith("cond_") and name != "event" and RARE <= known.mean() <= 1 - RARE

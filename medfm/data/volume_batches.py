@@ -13,7 +13,8 @@ from medfm.types import Batch
 
 
 class VolumeBatches(SignalBatches):
-    """Batches ``start .. stop`` of crops ``[B, W, *size]`` at random places, augmented in HU, then windowed.
+    """Batches ``start .. stop`` of crops ``[B, W, *size]`` at random places, augmented as stored (in HU, or z-scores of each
+    sequence), then as the network gets them. A subject's absent sequences are NaN.
 
     size: voxels of a crop; None: the modality's. ``views`` more than one and ``place`` ``any``: each view a crop of its own,
     anywhere in the record, ``Batch.views["views"] [B, V, W, *size]``; ``x`` is the first of them. ``view_meta["origins"]
@@ -62,15 +63,17 @@ class VolumeBatches(SignalBatches):
     def _crops(
         self, which: np.ndarray, rows: np.ndarray, offset: np.ndarray
     ) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
-        """Crops ``x [B, 1, *size]`` HU and ``present [B, 1]``, and their origins; ``offset`` in 0..1 places each in its
-        record. A volume smaller than the crop lies in its middle."""
-        x = np.empty((len(rows), 1, *self.size), np.float32)
-        present = np.empty((len(rows), 1), bool)
+        """Crops ``x [B, C, *size]`` of the modality's stored channels, without masks, and ``present [B, C]``, and their
+        origins; ``offset`` in 0..1 places each in its record. A volume smaller than the crop lies in its middle."""
+        channels = len(self.modality.stored)
+        x = np.empty((len(rows), channels, *self.size), np.float32)
+        present = np.empty((len(rows), channels), bool)
         origins = np.empty((len(rows), 3), np.int64)
         for index in np.unique(which):
             at = np.flatnonzero(which == index)
             store = self.mixture.stores[index]
+            assert tuple(store.channels[:channels]) == tuple(self.modality.stored), store.channels
             room = store.shapes[rows[at]] - np.array(self.size)
             origins[at] = np.where(room > 0, (offset[at] * (room + 1)).astype(np.int64), room // 2)
-            x[at], present[at] = (part[:, :1] for part in store.read(rows[at], origins[at], self.size))
+            x[at], present[at] = (part[:, :channels] for part in store.read(rows[at], origins[at], self.size))
         return (x, present), origins

@@ -2,7 +2,8 @@
 
 It is a signal store (:mod:`medfm.data.store`) whose records are volumes laid out flat, ``[C, X x Y x Z]``, the last axis
 running fastest, with each one's shape and affine in the index: keys, parts, publication by rename and int16 with a gain a
-channel are the same code. -32768 is NaN: no measurement. A mask is a channel ``label`` beside ``HU``.
+channel are the same code. -32768 is NaN: no measurement. A mask is a channel ``label`` beside ``HU``, or beside the sequences
+of an MRI subject, of which those that are absent are NaN throughout.
 """
 
 from __future__ import annotations
@@ -157,7 +158,8 @@ class VolumeChunks:
         path = self.paths[index]
         try:
             placed = self.modality.place(self.modality.open(path))
-            x = placed.sample.x
+            there = placed.sample.present[:, None, None, None]  # whatever lies where a sequence is missing
+            x = np.where(there, placed.sample.x, np.float32(np.nan))
             if self.masks is not None:
                 x = np.concatenate([x, self._mask(path, self.masks[index], placed)[None]])
         except Exception as error:  # one bad file never ends a run: it is set aside with its reason
@@ -171,17 +173,19 @@ class VolumeChunks:
         from medfm.formats.volume import read_volume
 
         label = read_volume(mask, label=True)
-        volume_affine = placed.file_affine
+        volume_affine, image = placed.file_affine, "the image"
+        if reference := getattr(placed, "reference", None):  # of a subject's sequences
+            image = f"its {reference}"
         if label.x.shape != placed.file_shape:
             have, want = (" x ".join(map(str, s)) for s in (label.x.shape, placed.file_shape))
             raise ReadError(
-                f"its mask {Path(mask).name} has {have} voxels and the image {want}: draw or export the mask on the image's grid."
+                f"its mask {Path(mask).name} has {have} voxels and {image} {want}: draw or export the mask on that grid."
             )
         if not np.allclose(
             label.affine, volume_affine, atol=1e-2 * float(np.abs(volume_affine[:3, :3]).max())
         ):
             raise ReadError(
-                f"its mask {Path(mask).name} lies elsewhere than the image (another origin, spacing or direction): export it "
-                "on the image's grid."
+                f"its mask {Path(mask).name} lies elsewhere than {image} (another origin, spacing or direction): export it "
+                "on that grid."
             )
         return placed.label(label.x).astype(np.float32)

@@ -79,17 +79,22 @@ def calibration_slope(y: np.ndarray, p: np.ndarray) -> tuple[float, float]:
 
 
 def _logistic(z: np.ndarray, t: np.ndarray) -> tuple[float, float]:
-    """Maximum likelihood of sigmoid(a z + b) for targets t in [0, 1] by damped Newton steps."""
+    return weighted_logistic(z, t, np.ones_like(z))
+
+
+def weighted_logistic(z: np.ndarray, t: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
+    """Slope and intercept: maximum likelihood of sigmoid(a z + b) for targets t in [0, 1] by damped Newton steps; all
+    ``[n]``."""
     x = np.stack([z, np.ones_like(z)], axis=1)
     theta = np.array([1.0, 0.0])
 
     def loss(w: np.ndarray) -> float:
-        return float((np.logaddexp(0, x @ w) - t * (x @ w)).sum())
+        return float((weight * (np.logaddexp(0, x @ w) - t * (x @ w))).sum())
 
     for _ in range(100):
         q = sigmoid(x @ theta)
-        gradient = x.T @ (q - t)
-        hessian = (x * (q * (1 - q))[:, None]).T @ x + 1e-9 * np.eye(2)
+        gradient = x.T @ (weight * (q - t))
+        hessian = (x * (weight * q * (1 - q))[:, None]).T @ x + 1e-9 * np.eye(2)
         step = np.linalg.solve(hessian, gradient)
         size = 1.0
         while loss(theta - size * step) > loss(theta) and size > 1e-6:

@@ -154,8 +154,10 @@ def decision_curve(curves: Curves, *, up_to: float | None = None) -> Figure:
     return figure
 
 
-def fold_dots(arms: Mapping[str, Sequence[Mapping[str, Any]]], *, metric: str = "macro_auroc") -> Figure:
-    """Each test fold as a dot, each arm a row with its mean; lines join the same fold of two arms.
+def fold_dots(
+    arms: Mapping[str, Sequence[Mapping[str, Any]]], *, metric: str = "macro_auroc", label: str = "AUROC"
+) -> Figure:
+    """Each test fold as a dot, each arm a row with its mean; lines join the same fold of two arms. ``label``: the metric.
 
     arms: name -> the ``folds`` table of :func:`medfm.evaluation.protocol.evaluate_folds`.
     """
@@ -164,7 +166,7 @@ def fold_dots(arms: Mapping[str, Sequence[Mapping[str, Any]]], *, metric: str = 
         np.array([np.nan if f[metric] is None else f[metric] for f in arms[n]], dtype=float) for n in names
     ]
     figure = new_figure(WIDTH, 1.3 + 0.75 * len(names))
-    axes = style(figure.subplots(), metric.replace("macro_", "").upper() + " in each test fold", "", grid="x")
+    axes = style(figure.subplots(), f"{label} in each test fold", "", grid="x")
     if len({len(v) for v in values}) == 1:
         for pair in np.stack(values, axis=1):
             axes.plot(pair, range(len(names)), color=JOIN, linewidth=0.9, zorder=1)

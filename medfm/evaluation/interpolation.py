@@ -10,7 +10,8 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import cg, spsolve
 
-DIRECT = 60_000  # unknowns up to which a direct solution is the faster one
+# Unknowns up to which a direct solution is the faster one; of a volume its factors fill up (25,000: 1.1 s, iterated .03 s).
+DIRECT, DIRECT_3D = 60_000, 2_000
 TOLERANCE = 1e-4
 
 
@@ -27,7 +28,7 @@ def interpolated(seen: np.ndarray) -> np.ndarray:
         if hidden.all():
             flat[:] = 0.0
         elif hidden.any():
-            flat[hidden] = _solve(links, flat, hidden)
+            flat[hidden] = _solve(links, flat, hidden, DIRECT_3D if record.ndim > 2 else DIRECT)
     return filled.astype(np.float32)
 
 
@@ -40,11 +41,11 @@ def _links(shape: tuple[int, ...]) -> sparse.csr_array:
     return sparse.csr_array(total)
 
 
-def _solve(links: sparse.csr_array, values: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+def _solve(links: sparse.csr_array, values: np.ndarray, hidden: np.ndarray, direct: int) -> np.ndarray:
     rows = links[hidden]
     system = (sparse.diags_array(rows.sum(1)) - rows[:, hidden]).tocsc()
     right = rows[:, ~hidden] @ values[~hidden]
-    if system.shape[0] <= DIRECT:
+    if system.shape[0] <= direct:
         return np.atleast_1d(spsolve(system, right))
     start = np.full(len(right), values[~hidden].mean())
     return cg(system, right, x0=start, rtol=TOLERANCE, maxiter=5000)[0]  # type: ignore[no-any-return]

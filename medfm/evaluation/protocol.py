@@ -70,7 +70,7 @@ def evaluate_folds(
         "folds": _fold_table(data, within, in_folds),
         "counts": _counts(data),
         "repeats": _repeats(data, within, in_folds),
-        "interval": _interval(level, n_boot, seed),
+        "interval": fold_interval(level, n_boot, seed),
         "notes": _notes(data, within, in_folds),
     }
     if task == "multiclass":
@@ -133,7 +133,7 @@ def paired_difference(
         "gap_closed": closed,
         "targets": {t: {"auroc": compare(0, k), "auprc": compare(1, k)} for k, t in enumerate(data.targets)},
         "counts": _counts(data),
-        "interval": _interval(level, n_boot, seed),
+        "interval": fold_interval(level, n_boot, seed),
         "verdict": verdict(macro["difference"], names, data.n_patients, level),
     }
 
@@ -260,7 +260,7 @@ def _target_details(data: OutOfFold, k: int) -> dict[str, Any]:
     return details
 
 
-def _interval(level: float, n_boot: int, seed: int) -> dict[str, Any]:
+def fold_interval(level: float, n_boot: int, seed: int) -> dict[str, Any]:
     return {
         "level": level,
         "method": "percentile bootstrap over patients",

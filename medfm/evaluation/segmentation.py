@@ -102,10 +102,28 @@ def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndar
     return counts.reshape(size, size)
 
 
-def dice_of(counts: np.ndarray) -> np.ndarray:
-    """``[K]`` from :func:`confusion`; NaN where both are empty."""
-    both, total = counts.diagonal()[1:], (counts.sum(0) + counts.sum(1))[1:]
+def dice_of(counts: np.ndarray, regions: Sequence[Sequence[int]] | None = None) -> np.ndarray:
+    """``[K]`` from :func:`confusion`, or ``[R]`` of unions of classes (1 to K); NaN where both are empty."""
+    members = regions or [(k,) for k in range(1, len(counts))]
+    both = np.array([counts[np.ix_(m, m)].sum() for m in members])
+    total = np.array([counts[:, m].sum() + counts[m, :].sum() for m in map(list, members)])
     return np.divide(2.0 * both, total, out=np.full(len(both), np.nan), where=total > 0)
+
+
+def measure_regions(
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    spacing: Sequence[float],
+    regions: Sequence[Sequence[int]],
+    tolerance: Sequence[float] | float = TOLERANCE,
+) -> Measures:
+    """:func:`measure` of unions of classes, which may overlap: ``[R]``, in the order of ``regions``."""
+    tolerances = np.broadcast_to(np.asarray(tolerance, float), (len(regions),))
+    each = [
+        measure(np.isin(truth, m).astype(np.uint8), np.isin(predicted, m).astype(np.uint8), spacing, 1, mm)
+        for m, mm in zip(regions, tolerances)
+    ]
+    return Measures(*(np.concatenate([getattr(e, f) for e in each]) for f in Measures.__dataclass_fields__))
 
 
 def _boxes(labels: np.ndarray, classes: int) -> list[Any]:

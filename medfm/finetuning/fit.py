@@ -4,7 +4,7 @@ of them.
 A plain loop: a fold here is seconds to minutes, and every number of it follows from (seed, epoch). The steps
 are
 
-1. logistic regression on embeddings of the training records, C by inner patient folds;
+1. the linear probe (logistic, ridge, discrete hazards) on embeddings of the training records, C by inner patient folds;
 2. the strategy trains on the training records without the first inner fold, whose loss chooses the number of
 epochs (0 is allowed: the probe as it is);
 3. it starts anew on all training records and trains for that many epochs.
@@ -17,14 +17,15 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
 from medfm.backbones.base import Backbone
 from medfm.finetuning.heads import FinetuneModel, LinearHead
-from medfm.finetuning.logistic import fit_logistic, standardisation
+from medfm.finetuning.linear import fit_linear
+from medfm.finetuning.logistic import standardisation
 from medfm.finetuning.objective import Objective
 from medfm.finetuning.records import Records, predict_logits
 from medfm.finetuning.schedules import BETA1, Schedule
@@ -50,14 +51,20 @@ class Problem:
     autocast: bool = False
     objective: Objective = field(default_factory=Objective)
 
+    def fitted(self, rows: np.ndarray) -> Problem:
+        """With the task fitted on training ``rows`` alone, and every target encoded by it."""
+        task = self.task.fitted(self.y[rows])
+        return replace(self, task=task, y=task.encode(self.y))
+
 
 @dataclass
 class Fit:
-    """A trained fold: the model in evaluation mode (adapters still in place), its strategy, and how it
-    went."""
+    """A trained fold: the model in evaluation mode (adapters still in place), its strategy, the task with what it took from
+    the training records, and how it went."""
 
     model: FinetuneModel
     strategy: Strategy
+    task: Task
     epochs: int
     history: list[dict[str, float]] = field(default_factory=list)
     strengths: tuple[float, ...] = ()
@@ -68,10 +75,11 @@ def fit(
 ) -> Fit:
     """Train on ``rows``; ``inner`` holds positions in ``rows``, one validation part for each inner
     patient fold."""
+    problem = problem.fitted(rows)
     probe = problem.strategy()
     if not probe.epochs:
         model, strategy, strengths = prepare(problem, probe, rows, inner, seed)
-        return Fit(model.eval(), strategy, 0, [], strengths)
+        return Fit(model.eval(), strategy, problem.task, 0, [], strengths)
     held = np.zeros(len(rows), bool)
     held[inner[0]] = True
     start = prepare(problem, probe, rows[~held], _within(inner[1:], held), seed)
@@ -81,7 +89,7 @@ def fit(
     model, strategy, strengths = prepare(problem, problem.strategy(), rows, inner, seed)
     if best:
         train(problem, model, strategy, rows, seed, epochs=best, tick=tick)
-    return Fit(model.eval(), strategy, best, history, strengths)
+    return Fit(model.eval(), strategy, problem.task, best, history, strengths)
 
 
 def prepare(
@@ -98,7 +106,7 @@ def prepare(
     z, y = problem.z[rows], problem.y[rows]
     strengths: tuple[float, ...] = ()
     if strategy.starts_from_probe:
-        solution = fit_logistic(z, y, problem.task, inner, settings.strengths)
+        solution = fit_linear(z, y, problem.task, inner, settings.strengths)
         model.head.copy_solution(solution.weight, solution.bias, solution.center, solution.scale)
         strengths = solution.strengths
     else:

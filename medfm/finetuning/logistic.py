@@ -47,10 +47,30 @@ def fit_logistic(
     """Fit on training records only. z ``[n, F]``, y ``[n, K]`` with NaN unknown; ``inner`` holds the
     validation rows of each inner patient fold (positions in z).
     """
+    turned = rotated(z)
+    fit = _fit_multiclass if task.kind == "multiclass" else _fit_outputs
+    weight, bias, chosen = fit(turned.z, y, task, inner, sorted(strengths))
+    return turned.solution(weight, bias, chosen)
+
+
+@dataclass(frozen=True)
+class Rotated:
+    """Standardised features in their principal directions: ``z [n, R]``; ``basis [R, F]`` turns back."""
+
+    z: np.ndarray
+    basis: np.ndarray
+    center: np.ndarray
+    scale: np.ndarray
+
+    def solution(self, weight: np.ndarray, bias: np.ndarray, strengths: tuple[float, ...]) -> Solution:
+        """Of weights ``[K, R]`` found on ``z``."""
+        return Solution(weight @ self.basis, bias, self.center, self.scale, strengths)
+
+
+def rotated(z: np.ndarray) -> Rotated:
+    """An L2 penalty does not see rotations: the fit in the directions that the records span is the same fit."""
     center, scale = standardisation(z)
     standard = (z.astype(np.float64) - center) / scale
-    # The L2 penalty does not see rotations: the fit in the principal directions that the records span is the
-    # same fit.
     if len(standard) < standard.shape[1]:
         power, left = np.linalg.eigh(standard @ standard.T)
         keep = power > FLAT * max(power[-1], 1e-300)
@@ -59,9 +79,7 @@ def fit_logistic(
         power, right = np.linalg.eigh(standard.T @ standard)
         keep = power > FLAT * max(power[-1], 1e-300)
         basis = right[:, keep].T
-    fit = _fit_multiclass if task.kind == "multiclass" else _fit_outputs
-    weight, bias, chosen = fit(standard @ basis.T, y, task, inner, sorted(strengths))
-    return Solution(weight @ basis, bias, center, scale, chosen)
+    return Rotated(standard @ basis.T, basis, center, scale)
 
 
 def _fit_outputs(

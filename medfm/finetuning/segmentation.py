@@ -19,7 +19,7 @@ from medfm.backbones.transfer import with_decoder
 from medfm.types import ConfigError
 
 SMOOTH = 1e-5  # of both sides of the Dice quotient, as MONAI has it
-DENSE_NAMES = "segresnet, swin_unetr, unet3d, dynunet or pct_net"
+DENSE_NAMES = "segresnet, swin_unetr, unet3d, dynunet, pct_net or, for MRI, sequence_vit"
 
 
 class DenseHead(nn.Module):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,8 @@ from torch.nn import functional as F
 
 from medfm.types import ConfigError, MedfmError
 
-Kind = Literal["binary", "multiclass", "multilabel"]
+Kind = Literal["binary", "multiclass", "multilabel", "regression", "survival"]
+KINDS = ("binary", "multiclass", "multilabel", "regression", "survival")
 YES = {"yes", "y", "true", "t", "1", "1.0", "positive", "pos", "present"}
 NO = {"no", "n", "false", "f", "0", "0.0", "negative", "neg", "absent"}
 MAX_CLASSES = 20
@@ -28,7 +29,9 @@ MAX_CLASSES = 20
 class Task:
     """``kind``, the ``columns`` asked for, one name an output in ``classes``, and what a reader should know.
 
-    binary: K = 1. multiclass: one-hot of K classes. multilabel: one output a column.
+    binary: K = 1. multiclass: one-hot of K classes. multilabel: one output a column. Values and survival times are tasks of
+    their own (:class:`medfm.finetuning.regression.Regression`, :class:`medfm.finetuning.survival.Survival`), with what they
+    learn of a training fold before its network does.
     """
 
     kind: Kind
@@ -38,14 +41,47 @@ class Task:
 
     @property
     def outputs(self) -> int:
+        """Numbers that the head gives a record."""
         return len(self.classes)
+
+    def fitted(self, y: np.ndarray) -> Task:
+        """This task with what it takes from the targets ``y`` of training records: nothing, for classes."""
+        return self
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What :meth:`fitted` found, for a file: ``to_dict() | parameters`` is the fitted task."""
+        return {}
+
+    def encode(self, y: np.ndarray) -> np.ndarray:
+        """Targets of the table as those that :meth:`loss` compares with the head."""
+        return y
+
+    def strata(self, y: np.ndarray) -> tuple[np.ndarray, Any]:
+        """What folds are balanced on, and how (``y`` and ``task`` of :func:`medfm.data.splits.patient_folds`)."""
+        return y, self.kind
+
+    def check_folds(self, y: np.ndarray, patients: np.ndarray, folds: int) -> None:
+        """Raise :class:`MedfmError` where not every fold can be given what its metric needs."""
+        _check_classes(self, y, patients, folds)
+
+    def predictions(self, logits: np.ndarray) -> np.ndarray:
+        """What the model says of each record ``[n, P]``: probabilities, for classes."""
+        return self.probabilities(logits)
+
+    def columns_of(self, p: np.ndarray, arm: str = "") -> dict[str, np.ndarray]:
+        """Predictions ``[n, P]`` by the names of their columns in a file."""
+        return {f"p_{arm}{name}": p[:, k] for k, name in enumerate(self.classes)}
 
     def to_dict(self) -> dict[str, Any]:
         return {"kind": self.kind, "columns": list(self.columns), "classes": list(self.classes)}
 
     @classmethod
-    def from_dict(cls, plain: dict[str, Any]) -> Task:
-        return cls(plain["kind"], tuple(plain["columns"]), tuple(plain["classes"]))
+    def from_dict(cls, plain: dict[str, Any]) -> Self:
+        """Raises ``KeyError`` or ``TypeError`` for what is no such task; of any kind:
+        :func:`medfm.finetuning.question.task_of`."""
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
+        return cls(**fields)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Mean over known targets of the cross-entropy; logits and target ``[B, K]``, NaN in target is
@@ -80,17 +116,8 @@ class Task:
         return np.log(share / (1 - share))
 
 
-def make_task(frame: pd.DataFrame, targets: Sequence[str], kind: str = "auto") -> tuple[Task, np.ndarray]:
-    """Infer the task of ``targets`` in ``frame`` and encode them: ``(Task, y float64 [n, K])`` with NaN for
-    unknown.
-
-    ``COLUMN=VALUE`` asks for that value against every other one. Raises :class:`MedfmError` for a missing
-    column, one class only, dates, infinities, a continuous column, or a kind that the columns cannot be.
-    """
-    targets = list(dict.fromkeys(t.strip() for t in targets if t.strip()))
-    if not targets:
-        raise ConfigError("no target: name one with --target COLUMN (or several: COLUMN,COLUMN).")
-    columns = [_column(frame, t) for t in targets]
+def make_classes(columns: Sequence[tuple[str, pd.Series]], kind: str) -> tuple[Task, np.ndarray]:
+    """The task of columns of classes, and its y ``[n, K]``; several columns are multilabel."""
     if len(columns) > 1:
         if kind not in ("auto", "multilabel"):
             raise MedfmError(
@@ -107,8 +134,6 @@ def make_task(frame: pd.DataFrame, targets: Sequence[str], kind: str = "auto") -
         kind = "binary" if len(distinct) == 2 or spellings else "multiclass"
     if kind == "multiclass":
         return _multiclass(name, values, distinct)
-    if kind not in ("binary", "multilabel"):
-        raise MedfmError(f"--task {kind} is unknown; use auto, binary, multiclass or multilabel.")
     y, notes_ = _binary(name, values)
     return Task("multilabel" if kind == "multilabel" else "binary", (name,), (name,), tuple(notes_)), y[
         :, None
@@ -116,13 +141,16 @@ def make_task(frame: pd.DataFrame, targets: Sequence[str], kind: str = "auto") -
 
 
 def check_counts(task: Task, y: np.ndarray, patients: Sequence[str], folds: int) -> None:
-    """Every class needs a patient in every fold, on both sides; else no fold's metric exists."""
-    ids = np.asarray(patients)
+    """Every class (or the event) needs a patient in every fold, on both sides; else no fold's metric exists."""
     if (count := len(set(patients))) < folds:
         raise MedfmError(
             f"{count} patients cannot be split into {folds} folds; set finetune.folds={max(2, count)} or "
             "bring more patients."
         )
+    task.check_folds(y, np.asarray(patients), folds)
+
+
+def _check_classes(task: Task, y: np.ndarray, ids: np.ndarray, folds: int) -> None:
     for k, name in enumerate(task.classes):
         sides = (
             [("positive", y[:, k] == 1)]
@@ -149,23 +177,23 @@ def check_counts(task: Task, y: np.ndarray, patients: Sequence[str], folds: int)
                 )
 
 
-def _column(frame: pd.DataFrame, target: str) -> tuple[str, pd.Series]:
+def column_of(frame: pd.DataFrame, target: str) -> tuple[str, pd.Series]:
     if target in frame:
         return target, _known(frame[target])
     name, equals, value = target.rpartition("=")
     if equals and name in frame:
         values = _known(frame[name])
-        text = values.map(_text)
+        text = values.map(as_text)
         if value not in set(text.dropna()):
             raise MedfmError(
                 f"--target {target}: no row of {name!r} holds {value!r}; values: "
-                f"{_some(sorted(set(text.dropna())))}."
+                f"{some(sorted(set(text.dropna())))}."
             )
         return target, (text == value).astype(float).where(values.notna())
     columns = {str(c).lower(): str(c) for c in frame.columns}
     near = difflib.get_close_matches(target.lower(), columns, n=3, cutoff=0.6)
     offered = " or ".join(repr(columns[n]) for n in near)
-    hint = f"; did you mean {offered}?" if near else f"; columns: {_some(list(columns.values()))}."
+    hint = f"; did you mean {offered}?" if near else f"; columns: {some(list(columns.values()))}."
     raise ConfigError(f"the table has no target column {target!r}{hint}")
 
 
@@ -177,7 +205,7 @@ def _known(values: pd.Series) -> pd.Series:
     return stripped.where(stripped.map(lambda v: not (isinstance(v, str) and v == "")), other=np.nan)
 
 
-def _text(value: Any) -> Any:
+def as_text(value: Any) -> Any:
     if pd.isna(value):
         return np.nan
     if isinstance(value, float | np.floating) and float(value).is_integer():
@@ -185,7 +213,7 @@ def _text(value: Any) -> Any:
     return str(value)
 
 
-def _some(values: list[str]) -> str:
+def some(values: list[str]) -> str:
     return ", ".join(values[:8]) + (", ..." if len(values) > 8 else "")
 
 
@@ -202,37 +230,39 @@ def _distinct(name: str, values: pd.Series) -> list[Any]:
     if pd.api.types.is_numeric_dtype(known) and not pd.api.types.is_bool_dtype(known):
         numbers = known.to_numpy(np.float64)
         if not np.isfinite(numbers).all():
-            raise MedfmError(
-                f"target {name!r} holds infinite values; correct them or leave them blank (unknown)."
-            )
+            raise MedfmError(infinite(name))
         distinct = sorted(set(numbers.tolist()))
         whole = all(v.is_integer() for v in distinct)
         if len(distinct) > 2 and (not whole or len(distinct) > MAX_CLASSES):
             raise MedfmError(
                 f"target {name!r} looks continuous ({len(distinct)} different numbers from "
-                f"{distinct[0]:g} to {distinct[-1]:g}); "
-                "make classes of it (for instance above a threshold: 0 or 1)."
+                f"{distinct[0]:g} to {distinct[-1]:g}); use --task regression for its value, --task survival --target "
+                "TIME,EVENT where it is a follow-up time, or make classes of it (for instance above a threshold: 0 or 1)."
             )
         return [int(v) if v.is_integer() else v for v in distinct]
     words = sorted({str(v) for v in known})
     lowered = sorted({w.lower() for w in words})
     if set(lowered) <= YES | NO:  # Yes, yes and YES are one answer
         words = lowered
-    if len(words) > 2 and _are_dates(words):
+    if len(words) > 2 and are_dates(words):
         raise MedfmError(
             f"target {name!r} holds dates; derive a label from them (for instance event within a year: 0 "
             "or 1)."
         )
     if len(words) > MAX_CLASSES:
         raise MedfmError(
-            f"target {name!r} has {len(words)} different values ({_some(words)}): too many for classes. "
+            f"target {name!r} has {len(words)} different values ({some(words)}): too many for classes. "
             "Group them, or ask "
             f"for one against the rest with --target {name}=VALUE."
         )
     return words
 
 
-def _are_dates(words: list[str]) -> bool:
+def infinite(name: str) -> str:
+    return f"target {name!r} holds infinite values; correct them or leave them blank (unknown)."
+
+
+def are_dates(words: list[str]) -> bool:
     if not all(any(c.isdigit() for c in w) and any(c in w for c in "-/.:") for w in words):
         return False
     return bool(pd.to_datetime(pd.Series(words), errors="coerce", format="mixed").notna().mean() > 0.9)
@@ -256,12 +286,12 @@ def _binary(name: str, values: pd.Series) -> tuple[np.ndarray, list[str]]:
         return y, []
     if len(distinct) > 2:
         raise MedfmError(
-            f"target {name!r} has {len(distinct)} values ({_some([str(d) for d in distinct])}), so it is "
+            f"target {name!r} has {len(distinct)} values ({some([str(d) for d in distinct])}), so it is "
             "not binary; use "
             f"--task multiclass, or ask for one against the rest with --target {name}=VALUE."
         )
     positive = distinct[1]
-    text = values.map(_text)
+    text = values.map(as_text)
     y[known] = (text[known] == str(positive)).to_numpy(float)
     other = f"{name}={distinct[0]}"
     return y, [
@@ -277,7 +307,7 @@ def _multiclass(name: str, values: pd.Series, distinct: list[Any]) -> tuple[Task
             "to learn."
         )
     classes = [str(d) for d in distinct]
-    text = values.map(_text)
+    text = values.map(as_text)
     y = np.stack([(text == c).to_numpy(float) for c in classes], axis=1)
     y[values.isna().to_numpy()] = np.nan
     return Task("multiclass", (name,), tuple(classes)), y

@@ -30,6 +30,10 @@ READERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "arrays": ("medfm.formats.arrays", ("row", "fs")),
     "hdf5": ("medfm.formats.hdf5", ("row", "fs")),
     "kardia": ("medfm.formats.kardia", ()),
+    "empatica": ("medfm.formats.empatica", ()),
+    "vitaldb": ("medfm.formats.vitaldb", ()),
+    "wearable_arrays": ("medfm.formats.wearable_arrays", ("fs",)),
+    "wearable_csv": ("medfm.formats.wearable_csv", ("fs",)),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
+from medfm.formats import empatica, wearable_arrays, wearable_csv
 from medfm.formats.refusals import recognise
 
 SUFFIXES: dict[str, str] = {
@@ -28,6 +29,8 @@ SUFFIXES: dict[str, str] = {
     ".scp": "scp",
     ".ecg": "ishne",
     ".pdf": "pdf",
+    ".zip": "empatica",
+    ".vital": "vitaldb",
 }
 """Suffix to format. `scp`, `ishne` and `pdf` are recognised and refused with what to export instead."""
 
@@ -48,11 +51,26 @@ def sniff(path: Path) -> str | None:
     """Name of the format of an existing file, of a refused one too; None where neither content nor suffix
     tells.
     """
+    name = _sniff(path)
+    if name in ("arrays", "hdf5") and wearable_arrays.recognise(path, name):
+        return "wearable_arrays"
+    return name
+
+
+def _sniff(path: Path) -> str | None:
     with path.open("rb") as file:
         head = file.read(1024)
         if head.startswith(_HDF5) or (len(head) > 512 and head[512:].startswith(_HDF5)):
             return "hdf5"
     suffix = path.suffix.lower()
+    if (suffix in (".csv", ".tsv", ".txt") or head.startswith(b"PAR1")) and wearable_csv.recognise(
+        path, head
+    ):
+        return "wearable_csv"
+    if suffix == ".csv" and (part := empatica.part(path, head)):
+        return "empatica" if part == "bvp" else None
+    if suffix == ".vital" and head.startswith(b"\x1f\x8b"):
+        return "vitaldb"
     for at, magic, name in _MAGIC:
         if head[at:].startswith(magic):
             return name
@@ -62,6 +80,8 @@ def sniff(path: Path) -> str | None:
             if suffix == ".npz" or _holds_arrays(path)
             else "office"
             if suffix in (".xlsx", ".ods")
+            else "empatica"
+            if empatica.is_session(path)
             else "archive"
         )
     if refused := recognise(head, suffix):

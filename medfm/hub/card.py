@@ -24,6 +24,10 @@ METRIC_TYPES = {
     "macro-auroc": "roc_auc",
     "accuracy": "accuracy",
     "dice": "dice",
+    "mae": "mae",
+    "r2": "r_squared",
+    "c-index": "c_index",
+    "integrated brier score": "integrated_brier_score",
 }
 TEMPLATES = Path(__file__).parent / "templates"
 

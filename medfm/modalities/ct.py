@@ -33,6 +33,7 @@ class CT:
 
     name = "ct"
     rank = 3
+    empty = volume_grid.AIR  # stands for what was not measured where a number is needed
 
     def __init__(
         self,

@@ -73,8 +73,11 @@ def reconstructions(method: Any, batch: Batch) -> tuple[np.ndarray, np.ndarray, 
     """Records ``[B, C, *S]`` as the network gets them, what it saw of them (NaN where hidden), and the same with its
     guess in the hidden places; for methods that predict the values of ``patches``. What does not fill a last patch is
     left out. A guess of standardised patches is shown with the mean and deviation of the true one, which it never had, and
-    the last item says so.
+    the last item says so. A method whose masks differ from channel to channel brings its own (``shown``).
     """
+    if hasattr(method, "shown"):
+        own: tuple[np.ndarray, np.ndarray, np.ndarray, bool] = method.shown(batch)
+        return own
     patches = method.patches(batch)
     visible, masked = method.masks(*patches.shape[:2])
     known = known_values(batch.present, patches.shape[2])
@@ -108,8 +111,11 @@ def reconstruction_error(
     method: Any, batch: Batch, fill: Callable[[np.ndarray], np.ndarray]
 ) -> Reconstruction:
     """For methods that predict the values of ``patches``. ``fill``: ``[B, C, *S]`` with NaN where hidden to the same
-    without NaN.
+    without NaN. A method whose masks differ from channel to channel brings its own (``reconstruction``).
     """
+    if hasattr(method, "reconstruction"):
+        own: Reconstruction = method.reconstruction(batch, fill)
+        return own
     patches = method.patches(batch)
     visible, masked = method.masks(*patches.shape[:2])
     known = known_values(batch.present, patches.shape[2])

@@ -1,6 +1,6 @@
 """Synthetic corpora as real files with a table of labels, whatever the modality; the arrays are in
-:mod:`medfm.synthetic.ecg_corpus`, :mod:`medfm.synthetic.radiograph_corpus` and :mod:`medfm.synthetic.ct_corpus`, and are
-named here as well."""
+:mod:`medfm.synthetic.ecg_corpus`, :mod:`medfm.synthetic.radiograph_corpus`, :mod:`medfm.synthetic.ct_corpus` and
+:mod:`medfm.synthetic.mri_corpus`, and are named here as well."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from medfm.synthetic import ct_corpus, ecg_corpus, radiograph_corpus
+from medfm.synthetic import ct_corpus, ecg_corpus, mri_corpus, radiograph_corpus
 from medfm.synthetic.ct_corpus import ct_arrays, ct_chunks, ct_volumes
 from medfm.synthetic.draws import Draws
 from medfm.synthetic.ecg_corpus import SITE_PREVALENCE, ecg_arrays, ecg_chunks, truth_columns
+from medfm.synthetic.mri_corpus import mri_chunks, mri_volumes
 from medfm.synthetic.radiograph_corpus import radiograph_arrays, radiograph_chunks
 from medfm.types import ConfigError, MedfmError
 
@@ -27,6 +28,8 @@ __all__ = [
     "ct_volumes",
     "ecg_arrays",
     "ecg_chunks",
+    "mri_chunks",
+    "mri_volumes",
     "radiograph_arrays",
     "radiograph_chunks",
     "truth_columns",
@@ -41,10 +44,10 @@ _SPLIT_STREAM = 14
 class Kind:
     """One modality's corpus. chunks: yields ``(records, labels)``, the records as an array ``[m, ...]`` or a list;
     writers: format -> writer of one record, the first format being the default; mix: changes to the prevalences that
-    suit a site's small table; files: columns of the table for what a writer returns, one path or several."""
+    suit a site's small table; files: columns of the table for what a writer returns, one path or several (None: no file)."""
 
     chunks: Callable[..., Iterator[tuple[Any, pd.DataFrame]]]
-    writers: Mapping[str, Callable[..., Path | tuple[Path, ...]]]
+    writers: Mapping[str, Callable[..., Path | tuple[Path | None, ...]]]
     mix: Mapping[str, float]
     files: tuple[str, ...] = ("path",)
 
@@ -59,6 +62,7 @@ KINDS: dict[str, Kind] = {
     "ecg": Kind(ecg_chunks, ecg_corpus.WRITERS, SITE_PREVALENCE),
     "xray": Kind(radiograph_chunks, radiograph_corpus.WRITERS, {}),
     "ct": Kind(ct_chunks, ct_corpus.WRITERS, {}, ("path", "label")),
+    "mri": Kind(mri_chunks, mri_corpus.WRITERS, {}, mri_corpus.FILES),
 }
 
 
@@ -81,6 +85,8 @@ def write_corpus(
     ecg: WFDB (or edf, csv, dicom) files; options ``fs`` (Hz) and ``seconds``. xray: DICOM DX and CR; options ``size`` (pixels) and ``views`` (of PA, AP, LL).
     ct: NIfTI files (or dicom: a folder a scan), label maps under ``output/labels`` with their names in ``labels.json``;
     options ``spacing`` (mm), ``field``, ``thickness`` (mm), ``size`` (most voxels an axis) and, for dicom, ``faults``.
+    mri: NIfTI files, one a sequence, in a folder a subject, and label maps; options ``spacing`` (mm), ``missing`` (share of
+    the subjects that lack sequences), ``skull`` and ``noise``; the table has a column a sequence in the place of ``path``.
 
     The table has ``path`` (relative to it), ``patient_id, age, sex, device, site``, binary labels by criterion
     (``afib``, ``lbbb``, ... or ``effusion``, ``nodule``, ...), the measured numbers behind them and ``cond_*``; with
@@ -144,7 +150,7 @@ def write_corpus(
 def _write_records(
     chunks: Iterator[tuple[Any, pd.DataFrame]],
     kind: Kind,
-    write: Callable[..., Path | tuple[Path, ...]],
+    write: Callable[..., Path | tuple[Path | None, ...]],
     output: Path,
     options: Mapping[str, Any],
     total: int,
@@ -155,7 +161,7 @@ def _write_records(
         written = [write(output, row, record, **options) for row, record in zip(labels.itertuples(), x)]
         rows = [paths if isinstance(paths, tuple) else (paths,) for paths in written]
         for place, (name, paths) in enumerate(zip(kind.files, zip(*rows))):
-            labels.insert(place, name, [p.relative_to(output).as_posix() for p in paths])
+            labels.insert(place, name, [p and p.relative_to(output).as_posix() for p in paths])
         frames.append(labels)
         if progress is not None:
             progress(sum(map(len, frames)), total)

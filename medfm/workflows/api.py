@@ -130,6 +130,15 @@ def predict(source: str | Path, *, model: str | Path, output: str | Path, **sett
     return workflow(str(source), str(model), str(output), **settings)
 
 
+def reconstruct(
+    source: str | Path, *, backbone: str | Path, output: str | Path, **settings: Any
+) -> dict[str, Any]:
+    """Synthesise missing MRI sequences of a folder or table of subjects; what was made, and how it compares."""
+    from medfm.workflows.reconstruct import reconstruct as workflow
+
+    return workflow(str(source), str(backbone), str(output), **settings)
+
+
 def dedup(source: str | Path, *, output: str | Path = "keep.csv", **settings: Any) -> dict[str, Any]:
     """Find redundant pictures of a folder or table and write a list of those to keep, as CSV."""
     from medfm.workflows.dedup import dedup as workflow

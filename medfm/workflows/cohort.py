@@ -19,7 +19,8 @@ import pandas as pd
 from medfm.data.codes import site_codes
 from medfm.data.manifest import Manifest, as_identifier
 from medfm.data.store import CHUNK
-from medfm.finetuning.task import Task, check_counts, make_task
+from medfm.finetuning.question import make_task
+from medfm.finetuning.task import Task, check_counts
 from medfm.workflows.gather import tell_set_aside
 from medfm.workflows.kinds import kind_of
 from medfm.workflows.progress import progress

@@ -128,6 +128,42 @@ def _scans(index: int, *, settings: dict[str, Any], modality: Any) -> Chunk:
     return chunk._replace(signals=[p.sample.x for p in placed], extra={"affine": [p.affine for p in placed]})
 
 
+def mri_store(
+    settings: SyntheticSettings,
+    modality: Any,
+    root: Path | None,
+    jobs: int,
+    progress: Progress,
+    missing: float = 0.0,
+) -> VolumeStore:
+    """Subjects with a glioma at the modality's spacing, as z-scores; missing: share of them that lack sequences."""
+    from medfm.synthetic.mri import GENERATOR_VERSION
+
+    plain = settings.model_dump()
+    inputs = {"synthetic": plain, "generator": GENERATOR_VERSION, "settings": modality.ingest_settings()}
+    return build_volumes(
+        {**inputs, "truths": 1, "missing": missing},
+        chunks_of(settings, VOLUMES_CHUNK),
+        partial(_heads, settings=plain, modality=modality, missing=missing),
+        channels=modality.stored,
+        root=root,
+        jobs=jobs,
+        progress=progress,
+    )
+
+
+def _heads(index: int, *, settings: dict[str, Any], modality: Any, missing: float) -> Chunk:
+    from medfm.synthetic.mri_corpus import mri_volumes
+
+    options = {"spacing": modality.spacing, "missing": missing}
+    chunk = _chunk(index, settings=settings, arrays=mri_volumes, options=options, size=VOLUMES_CHUNK)
+    placed = [
+        modality.place({name: Volume(s.x[name], s.affine, "", "synthetic") for name in s.present})  # type: ignore[attr-defined]
+        for s in chunk.signals
+    ]
+    return chunk._replace(signals=[p.sample.x for p in placed], extra={"affine": [p.affine for p in placed]})
+
+
 def ct_slice_store(
     settings: SyntheticSettings, modality: Any, root: Path | None, jobs: int, progress: Progress
 ) -> ImageStore:

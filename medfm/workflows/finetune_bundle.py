@@ -19,6 +19,7 @@ from medfm.hub.bundle import Bundle, save_bundle
 from medfm.hub.card import Card, Dataset, Parent, Result, spoken
 from medfm.hub.folder import FolderStore
 from medfm.hub.resolve import public_ref
+from medfm.workflows.finetune_answers import ANSWERS
 from medfm.workflows.finetune_folds import fold_progress
 from medfm.workflows.finetune_run import PRETRAINED, FineTuning, backbone_of, make_problem, step_settings
 from medfm.workflows.run_folder import CITATIONS
@@ -73,7 +74,7 @@ def publish(run: FineTuning, bundle: Bundle) -> str:
 
 def _head(run: FineTuning, result: Fit) -> dict[str, Any]:
     return {
-        "task": run.cohort.task.to_dict(),
+        "task": result.task.to_dict() | result.task.parameters,
         "targets": list(run.cohort.task.columns),
         "classes": list(run.cohort.task.classes),
         "linear": result.model.head.config(),
@@ -162,7 +163,9 @@ def _data_words(run: FineTuning, patients: int) -> str:
     aside = len(cohort.set_aside)
     used = f"{cohort.rows_in_table:,} rows, {len(cohort.y):,} used, {patients:,} patients."
     parts = [f"One table of a site: {used}"]
-    for k, name in enumerate(cohort.task.classes):
+    own = ANSWERS.get(cohort.task.kind)
+    parts += own.data_words(run) if own else []
+    for k, name in enumerate(() if own else cohort.task.classes):
         column = cohort.y[:, k]
         parts.append(
             f"{name}: {int(np.nansum(column)):,} positive, {int((column == 0).sum()):,} negative, "
@@ -172,6 +175,15 @@ def _data_words(run: FineTuning, patients: int) -> str:
 
 
 def _card_results(run: FineTuning, results: dict[str, Any], patients: int, table: str) -> list[Result]:
+    shared: dict[str, Any] = {
+        "dataset": table,
+        "target": ",".join(run.cohort.task.columns),
+        "strategy": run.config.finetune.strategy.name,
+        "patients": patients,
+        "command": "medfm finetune --config RUN/config.yaml",
+    }
+    if own := ANSWERS.get(run.cohort.task.kind):
+        return own.card_results(run, results, shared)  # type: ignore[no-any-return]
     headline = results[PRETRAINED]["headline"]
     if headline["value"] is None:
         return []
@@ -186,10 +198,6 @@ def _card_results(run: FineTuning, results: dict[str, Any], patients: int, table
             ci=None if headline["low"] is None else (headline["low"], headline["high"]),
             baseline=difference["b"] if difference else None,
             difference_ci=bounds,
-            dataset=table,
-            target=",".join(run.cohort.task.columns),
-            strategy=run.config.finetune.strategy.name,
-            patients=patients,
-            command="medfm finetune --config RUN/config.yaml",
+            **shared,
         )
     ]

@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from medfm.finetuning.fit import Fit, Problem, fit
+from medfm.finetuning.question import task_of
 from medfm.finetuning.records import predict_logits
 from medfm.paths import written_whole
+from medfm.workflows.finetune_patterns import collect, pattern_arrays
 from medfm.workflows.finetune_run import PRETRAINED, FineTuning, Fold, backbone_of, make_problem
 from medfm.workflows.finetune_worst import Kept, keep_heat
 from medfm.workflows.progress import Progress, duration
@@ -23,10 +25,9 @@ from medfm.workflows.progress import progress as progress_bar
 
 
 def cross_validate(run: FineTuning, arm: str) -> None:
-    """Fill ``run.logits[arm] [R, n, K]`` and ``run.fits[arm]``, one fold after another, skipping finished
+    """Fill ``run.predicted[arm] [R, n, P]`` and ``run.fits[arm]``, one fold after another, skipping finished
     ones."""
     began = time.monotonic()
-    run.logits[arm] = np.full((run.repeats, len(run.cohort.y), run.cohort.task.outputs), np.nan)
     run.fits[arm] = []
     waiting = [f for f in run.folds if not _path(run, arm, f).is_file()]
     if len(waiting) < len(run.folds):
@@ -35,13 +36,19 @@ def cross_validate(run: FineTuning, arm: str) -> None:
         )
     if waiting:
         problem = make_problem(run, backbone_of(run, arm), arm)
+        others: dict[Any, Any] = {}
         with fold_progress(run, f"fine-tuning ({arm})", len(waiting)) as ticks:
             for fold in waiting:
-                _run_fold(run, problem, arm, fold, next(ticks))
+                _run_fold(run, problem, arm, fold, next(ticks), others)
     for fold in run.folds:
         rows, logits, facts = _load(run, arm, fold)
-        run.logits[arm][fold.repeat, rows] = logits
+        p = task_of(run.cohort.task.to_dict() | facts["fitted"]).predictions(logits)
+        if arm not in run.predicted:
+            run.predicted[arm] = np.full((run.repeats, len(run.cohort.y), p.shape[1]), np.nan)
+        run.predicted[arm][fold.repeat, rows] = p
         run.fits[arm].append(facts)
+    if arm == PRETRAINED:
+        collect(run, [(fold, load_kept(run, arm, fold)) for fold in run.folds])
     _write_metrics(run)
     run.seconds[arm] = time.monotonic() - began
 
@@ -71,7 +78,9 @@ def _tick(bar: Progress, before: int, epochs: int) -> Any:
     return tick
 
 
-def _run_fold(run: FineTuning, problem: Problem, arm: str, fold: Fold, tick: Any) -> None:
+def _run_fold(
+    run: FineTuning, problem: Problem, arm: str, fold: Fold, tick: Any, others: dict[Any, Any]
+) -> None:
     began = time.monotonic()
     train = np.setdiff1d(np.arange(len(run.cohort.y)), fold.test)
     seed = fold.seed(run.config.seed)
@@ -83,10 +92,15 @@ def _run_fold(run: FineTuning, problem: Problem, arm: str, fold: Fold, tick: Any
         "epochs": result.epochs,
         "strengths": list(result.strengths),
         "history": result.history,
+        "fitted": result.task.parameters,
         "seconds": round(time.monotonic() - began, 3),
         **count_parameters(result),
     }
-    kept: Kept = keep_heat(run, result.model, fold, logits) if arm == PRETRAINED else {}
+    kept: Kept = (
+        keep_heat(run, result.model, fold, result.task.predictions(logits)) if arm == PRETRAINED else {}
+    )
+    if arm == PRETRAINED:
+        kept |= pattern_arrays(run, result, fold, train, others)
     with written_whole(_path(run, arm, fold)) as part:
         np.savez(part, rows=fold.test, logits=logits, facts=np.array(json.dumps(facts)), **kept)  # type: ignore[arg-type]
     run.log.info(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,14 @@ from medfm.finetuning.fit import Problem
 from medfm.finetuning.objective import Objective
 from medfm.finetuning.records import embeddings
 from medfm.finetuning.strategies.base import Strategy
+from medfm.finetuning.survival import Survival
 from medfm.hub.bundle import Bundle, load_bundle
 from medfm.hub.resolve import resolve
 from medfm.types import ConfigError, MedfmError
 from medfm.workflows.cohort import Cohort, Labels, open_cohort, read_labels
 from medfm.workflows.kinds import kind_of
 from medfm.workflows.label_kinds import check_training
+from medfm.workflows.patterns import KeptRecords, check_patterns, has_sequences
 from medfm.workflows.progress import progress as progress_bar
 from medfm.workflows.run_folder import RunFolder
 
@@ -63,7 +66,8 @@ class FineTuning:
     repeats: int
     device: torch.device
     seconds: dict[str, float] = field(default_factory=dict)
-    logits: dict[str, np.ndarray] = field(default_factory=dict)
+    predicted: dict[str, np.ndarray] = field(default_factory=dict)
+    patterned: dict[str, np.ndarray] = field(default_factory=dict)
     fits: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     trainable: int = 0
     parameters: int = 0
@@ -90,7 +94,8 @@ class FineTuning:
         count = min(wanted, len(set(patients.tolist())))
         if count < 2:
             raise MedfmError("a training fold has one patient only; bring more patients, or use fewer folds.")
-        return patient_folds(self.cohort.y[rows], patients, count, seed, self.cohort.task.kind, strict=False)
+        y, kind = self.cohort.task.strata(self.cohort.y[rows])
+        return patient_folds(y, patients, count, seed, kind, strict=False)
 
 
 @dataclass(frozen=True)
@@ -122,10 +127,22 @@ def plan_run(config: FinetuneConfig) -> Plan:
     bundle = load_bundle(resolve(settings.backbone))
     modality = bundle.modality()
     window = kind_of(modality).reading.window(modality, settings.crop_seconds)
+    refuse_survival_settings(settings, labels.task.kind)
+    check_patterns(settings, modality)
     labels.notes += check_training(settings, modality, labels.task)
     strategy = STRATEGIES[settings.strategy.name].load()(settings.strategy)
     strategy.check(build(bundle.config["backbone"]))
     return Plan(labels, bundle, modality, window, device)
+
+
+def refuse_survival_settings(settings: Any, kind: str) -> None:
+    """Raise :class:`ConfigError` where a task of another kind was given settings for survival."""
+    plain = type(settings).model_fields
+    given = [n for n in ("horizon", "intervals") if getattr(settings, n) != plain[n].default]
+    if given and kind != "survival":
+        raise ConfigError(
+            f"{', '.join(f'finetune.{n}' for n in given)}: only for --task survival, this is {kind}; leave it out."
+        )
 
 
 def open_run(
@@ -144,6 +161,7 @@ def open_run(
         show=show,
     )
     folds, repeats = make_folds(config, cohort)
+    state_task(cohort, [f.test for f in folds], settings.horizon, settings.intervals)
     log.info(
         "%s task, %d outputs; %d records of %d patients; %s on %s; %d repeat(s) of %d folds",
         cohort.task.kind,
@@ -197,17 +215,32 @@ def make_folds(config: FinetuneConfig, cohort: Cohort) -> tuple[list[Fold], int]
         repeats = 1 if trains else repeats_auto(len(set(cohort.patients.tolist())))
     folds = []
     for repeat in range(int(repeats)):
-        parts = patient_folds(
-            cohort.y,
-            cohort.patients,
-            settings.folds,
-            config.seed + repeat,
-            cohort.task.kind,
-            targets=cohort.task.classes,
-            strict=repeat == 0,
-        )
+        parts = outer_folds(cohort, settings.folds, config.seed + repeat, strict=repeat == 0)
         folds += [Fold(repeat, i, str(i + 1), rows) for i, rows in enumerate(parts)]
     return folds, int(repeats)
+
+
+def outer_folds(cohort: Cohort, folds: int, seed: int, strict: bool) -> list[np.ndarray]:
+    """Test rows of patient folds with as many of each class (of a value: each quarter; of survival: events) as can be.
+
+    ``strict`` is about classes: what a fold lacks of the others is said with the results.
+    """
+    task = cohort.task
+    y, kind = task.strata(cohort.y)
+    strict = strict and task.kind not in ("regression", "survival")
+    return patient_folds(y, cohort.patients, folds, seed, kind, targets=task.classes, strict=strict)
+
+
+def state_task(cohort: Cohort, tests: Sequence[np.ndarray], horizon: float | None, intervals: int) -> None:
+    """Survival alone: the horizon and the limit that all folds share, from the training rows of each."""
+    if isinstance(cohort.task, Survival):
+        trains = [np.setdiff1d(np.arange(len(cohort.y)), rows) for rows in tests]
+        cohort.task = cohort.task.stated(cohort.y, trains, horizon, intervals)
+        how = "as asked" if horizon else "the median over the training folds of their median event time"
+        cohort.notes.append(
+            f"Horizon {cohort.task.horizon:g} ({how}); follow-up is looked at until {cohort.task.limit:g}. Both are in the unit "
+            f"of {cohort.task.columns[0]!r}."
+        )
 
 
 def backbone_of(run: FineTuning, arm: str) -> Backbone:
@@ -238,7 +271,10 @@ def make_problem(run: FineTuning, backbone: Backbone, label: str) -> Problem:
     autocast = run.device.type == "cuda" and run.config.trainer.precision in ("auto", "bf16-mixed")
     s = run.config.finetune
     objective = Objective(s.mix, s.mix_probability, s.mix_alpha, s.label_smoothing, s.balance)
-    data = (run.cohort.task, run.records, run.cohort.y, z)
+    records = run.records
+    if has_sequences(run.modality) and s.drop_sequence:
+        records = KeptRecords(records, drop=s.drop_sequence)
+    data = (run.cohort.task, records, run.cohort.y, z)
     return Problem(*data, backbone, run.strategy, batch, autocast, objective)
 
 

@@ -4,26 +4,28 @@ use."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from medfm.evaluation import figures
 from medfm.evaluation.report import Section, Tile, write_report
 from medfm.workflows import finetune_worst
+from medfm.workflows.finetune_answers import ANSWERS
 from medfm.workflows.finetune_folds import load_kept
+from medfm.workflows.finetune_patterns import pattern_section
 from medfm.workflows.finetune_run import PRETRAINED, RANDOM, FineTuning, step_settings
+from medfm.workflows.finetune_words import ARM_NAMES, interval_words, kept, number_words, with_interval
 from medfm.workflows.progress import duration
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 MOST_CURVES = 6  # more lines in one picture cannot be told apart
-ARM_NAMES = {PRETRAINED: "this backbone", RANDOM: "random initialisation"}
+PROBE_WORDS = {
+    "regression": "ridge regression",
+    "survival": "regression of discrete hazards (proportional odds)",
+}
 STRATEGY_WORDS = {
-    "linear-probe": "The backbone stays frozen; a logistic regression reads its features.",
-    "lp-ft": "A logistic regression on frozen features first; then every weight is trained slowly from "
-    "there.",
+    "linear-probe": "The backbone stays frozen; a {probe} reads its features.",
+    "lp-ft": "A {probe} on frozen features first; then every weight is trained slowly from there.",
     "full": "Every weight is trained, deeper layers slower, from a head at zero.",
     "progressive": "The head is trained first, then one group of layers more at a time, from the top.",
     "lora": "Small low-rank matrices are trained beside the frozen backbone; the head starts from the "
@@ -37,11 +39,12 @@ def write(run: FineTuning, results: dict[str, Any], path: Path, published: str, 
 
     targets = ", ".join(run.cohort.task.classes[:6])
     worst = finetune_worst.sections(run, PRETRAINED, lambda fold: load_kept(run, PRETRAINED, fold))
+    own = ANSWERS.get(run.cohort.task.kind)
     sections = [
         _question(run, results),
         Section(title="Verdict", text=_verdict_words(results)),
-        *_results(run, results),
-        _folds(run, results),
+        *(own.sections(run, results) if own else [*_results(run, results), _folds(run, results)]),
+        *pattern_section(results.get("patterns", []), with_interval),
         *worst,
         _strategy(run, results),
         *_warnings(run, results),
@@ -71,20 +74,22 @@ def write(run: FineTuning, results: dict[str, Any], path: Path, published: str, 
 
 
 def _tiles(run: FineTuning, results: dict[str, Any]) -> list[Tile]:
+    patients = Tile("Patients", f"{results['patients']:,}", f"{results['records']:,} records")
+    if own := ANSWERS.get(run.cohort.task.kind):
+        return [*own.tiles(run, results), patients]
     headline = results[PRETRAINED]["headline"]
     name = "AUROC (macro)" if run.cohort.task.outputs > 1 else "AUROC"
-    tiles = [Tile(name, _number(headline["value"]), _interval(headline))]
+    tiles = [Tile(name, number_words(headline["value"]), interval_words(headline))]
     if "difference" in results:
         change = results["difference"]["auroc"]["difference"]
         tiles.append(
             Tile(
                 "Gain over random initialisation",
-                _number(change["value"], sign=True),
-                _interval(change, sign=True),
+                number_words(change["value"], sign=True),
+                interval_words(change, sign=True),
             )
         )
-    tiles.append(Tile("Patients", f"{results['patients']:,}", f"{results['records']:,} records"))
-    return tiles
+    return [*tiles, patients]
 
 
 def _question(run: FineTuning, results: dict[str, Any]) -> Section:
@@ -99,7 +104,9 @@ def _question(run: FineTuning, results: dict[str, Any]) -> Section:
         ["Patients", results["patients"]],
         ["Backbone", str(settings.backbone)],
     ]
-    for k, name in enumerate(cohort.task.classes):
+    own = ANSWERS.get(cohort.task.kind)
+    rows += own.question_rows(run) if own else []
+    for k, name in enumerate(() if own else cohort.task.classes):
         column = cohort.y[:, k]
         unknown = int(np.isnan(column).sum())
         rows.append(
@@ -108,8 +115,9 @@ def _question(run: FineTuning, results: dict[str, Any]) -> Section:
                 f"{int(np.nansum(column)):,}" + (f" ({unknown:,} unknown)" if unknown else ""),
             ]
         )
+    asked = own.question(run) if own else f"tell {', '.join(cohort.task.classes[:8])}"
     text = (
-        f"Can {run.bundle.card.id}, fine-tuned on this table, tell {', '.join(cohort.task.classes[:8])} on "
+        f"Can {run.bundle.card.id}, fine-tuned on this table, {asked} on "
         "patients it was "
         "not trained on? Every patient's records stand in one fold only; each fold is predicted by a "
         "model that saw "
@@ -129,10 +137,10 @@ def _results(run: FineTuning, results: dict[str, Any]) -> list[Section]:
     for name in task.classes:
         row: list[Any] = [name, results[PRETRAINED]["targets"][name]["positives"]]
         for metric in ("auroc", "auprc"):
-            row.append(_with_interval(results[PRETRAINED]["targets"][name][metric]))
+            row.append(with_interval(results[PRETRAINED]["targets"][name][metric]))
         if "difference" in results:
             of = results["difference"]["targets"][name]["auroc"]
-            row += [_number(of["b"]), _with_interval(of["difference"], sign=True)]
+            row += [number_words(of["b"]), with_interval(of["difference"], sign=True)]
         row.append(results[PRETRAINED]["targets"][name].get("brier"))
         rows.append(row)
     columns = ["Target", "Positive records", "AUROC", "AUPRC"]
@@ -169,7 +177,7 @@ def _results(run: FineTuning, results: dict[str, Any]) -> list[Section]:
             title="Results",
             text="Out-of-fold, within folds, averaged; intervals resample patients.",
             table=([*columns, "Brier"], rows),
-            figures=_kept(run, shown),
+            figures=kept(run, shown),
             note=_weighting(run) + _left_out(task.outputs),
         )
     ]
@@ -189,7 +197,7 @@ def _left_out(outputs: int) -> str:
 
 
 def _curves(run: FineTuning, arm: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    p = np.nanmean(np.stack([run.cohort.task.probabilities(x) for x in run.logits[arm]]), axis=0)
+    p = np.nanmean(run.predicted[arm], axis=0)
     names = run.cohort.task.classes[:MOST_CURVES]
     return {name: (run.cohort.y[:, k], p[:, k]) for k, name in enumerate(names)}
 
@@ -212,7 +220,7 @@ def _baselines(run: FineTuning, results: dict[str, Any]) -> Section:
             "recipe on the same "
             f"folds: the difference is what pretraining brings. {results['difference']['verdict']}{share}"
         ),
-        figures=_kept(run, shown),
+        figures=kept(run, shown),
     )
 
 
@@ -227,8 +235,8 @@ def _folds(run: FineTuning, results: dict[str, Any]) -> Section:
             fold["patients"],
             sum(fold["positives"].values()),
         ]
-        row += [_number(fold["macro_auroc"]), _number(fold["macro_auprc"])]
-        rows.append(row + ([_number(other[i]["macro_auroc"])] if other else []))
+        row += [number_words(fold["macro_auroc"]), number_words(fold["macro_auprc"])]
+        rows.append(row + ([number_words(other[i]["macro_auroc"])] if other else []))
     columns = ["Repeat", "Fold", "Records", "Patients", "Positives", "AUROC", "AUPRC"]
     shown = [
         (
@@ -241,7 +249,7 @@ def _folds(run: FineTuning, results: dict[str, Any]) -> Section:
     return Section(
         title="Fold by fold",
         table=(columns + (["AUROC, random init."] if other else []), rows),
-        figures=_kept(run, shown),
+        figures=kept(run, shown),
     )
 
 
@@ -256,8 +264,9 @@ def _strategy(run: FineTuning, results: dict[str, Any]) -> Section:
     if any(f["epochs"] for f in fits) or settings.name != "linear-probe":
         rows.append(["epochs chosen in the folds", ", ".join(str(f["epochs"]) for f in fits)])
     rows.append(["time", ", ".join(f"{ARM_NAMES[a]} {duration(s)}" for a, s in results["seconds"].items())])
+    probe = PROBE_WORDS.get(run.cohort.task.kind, "logistic regression")
     text = (
-        f"**{settings.name}**. {_strategy_words(settings)} The penalty of the regression and "
+        f"**{settings.name}**. {_strategy_words(settings).format(probe=probe)} The penalty of the regression and "
         "the number of "
         "epochs were chosen on inner patients of each training fold (0 epochs: training on did not help "
         "there)."
@@ -274,10 +283,11 @@ def _strategy_words(settings: Any) -> str:
 
 
 def _warnings(run: FineTuning, results: dict[str, Any]) -> list[Section]:
-    notes = list(dict.fromkeys(results["notes"]))
+    notes, kind = list(dict.fromkeys(results["notes"])), run.cohort.task.kind
+    notes += ANSWERS[kind].few_events(results) if kind == "survival" else []
     small = [
         n
-        for n in run.cohort.task.classes
+        for n in (() if kind in ANSWERS else run.cohort.task.classes)
         if (c := results[PRETRAINED]["targets"][n])["positive_patients"] < 20 and c["positives"]
     ]
     if small:
@@ -303,27 +313,3 @@ def _use(run: FineTuning, results: dict[str, Any], published: str, command: str)
     return Section(
         title="How to use it", text=text, code=f"{command}\n{again}", code_title="Predict, or run this again"
     )
-
-
-def _kept(run: FineTuning, shown: list[tuple[Figure, str, str, str]]) -> list[tuple[Figure, str, str]]:
-    """Also as files, for a slide."""
-    for figure, _, _, name in shown:
-        figure.savefig(run.folder.path / "figures" / f"{name}.png", dpi=110)
-    return [(figure, alt, caption) for figure, alt, caption, _ in shown]
-
-
-def _number(value: float | None, sign: bool = False) -> str:
-    return "–" if value is None else f"{value:+.3f}" if sign else f"{value:.3f}"
-
-
-def _interval(estimate: dict[str, Any], sign: bool = False) -> str:
-    if estimate["low"] is None:
-        return ""
-    return f"95 % interval {_number(estimate['low'], sign)} to {_number(estimate['high'], sign)}"
-
-
-def _with_interval(estimate: dict[str, Any], sign: bool = False) -> str:
-    if estimate["low"] is None:
-        return _number(estimate["value"], sign)
-    value, low, high = (_number(estimate[k], sign) for k in ("value", "low", "high"))
-    return f"{value} ({low} to {high})"

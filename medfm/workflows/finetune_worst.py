@@ -57,6 +57,17 @@ class Error:
         return 1 - self.p if self.missed else self.p
 
 
+@dataclass(frozen=True)
+class Residual(Error):
+    """A record's predicted value ``p`` far from its ``truth``; missed: predicted too low."""
+
+    truth: float = 0.0
+
+    @property
+    def size(self) -> float:
+        return abs(self.p - self.truth)
+
+
 def quotas(shown: int, outputs: int) -> dict[tuple[int, bool], int]:
     """How many of ``shown`` pictures are (output, missed or false alarm): half and half, over the first outputs."""
     share: dict[tuple[int, bool], int] = {}
@@ -93,21 +104,37 @@ def errors_of(y: np.ndarray, p: np.ndarray, fold: Fold) -> list[Error]:
     return found
 
 
-def candidates(run: FineTuning, fold: Fold, logits: np.ndarray) -> list[Error]:
-    """The errors of a fold that the report may show. Of repeated folds it shows the first repeat."""
-    if fold.repeat or not run.config.finetune.worst:
+def residuals_of(y: np.ndarray, p: np.ndarray, fold: Fold) -> list[Error]:
+    """Every record of a fold with the distance of prediction and truth, y and p ``[m, 1]`` in the target's unit."""
+    return [
+        Residual(int(row), 0, bool(p[i, 0] < y[i, 0]), float(p[i, 0]), fold, float(y[i, 0]))
+        for i, row in enumerate(fold.test)
+    ]
+
+
+def candidates(run: FineTuning, fold: Fold, p: np.ndarray) -> list[Error]:
+    """The errors of a fold that the report may show, of predictions ``p [m, P]``. Of repeated folds it shows the first
+    repeat. Of survival none: whom a model ranked wrongly depends on all the others."""
+    task, shown = run.cohort.task, run.config.finetune.worst
+    if fold.repeat or not shown or task.kind == "survival":
         return []
-    errors = errors_of(run.cohort.y[fold.test], run.cohort.task.probabilities(logits), fold)
-    return worst_of(errors, quotas(run.config.finetune.worst, run.cohort.task.outputs))
+    if task.kind == "regression":
+        return largest(residuals_of(run.cohort.y[fold.test], p, fold), shown)
+    errors = errors_of(run.cohort.y[fold.test], p, fold)
+    return worst_of(errors, quotas(shown, task.outputs))
 
 
-def keep_heat(run: FineTuning, model: FinetuneModel, fold: Fold, logits: np.ndarray) -> Kept:
+def largest(errors: list[Error], shown: int) -> list[Error]:
+    return sorted(errors, key=lambda e: (-e.size, e.row))[:shown]
+
+
+def keep_heat(run: FineTuning, model: FinetuneModel, fold: Fold, p: np.ndarray) -> Kept:
     """Heat maps of a fold's worst errors by the ``model`` that made them; nothing when they cannot be made, nor for
     volumes, which a network sees tile by tile: one tile's map would say nothing of the others."""
     if run.modality.rank == 3:
         return {}
     try:
-        errors = candidates(run, fold, logits)
+        errors = candidates(run, fold, p)
         maps = [heat_map(model, *_first_window(run, e.row), e.output) for e in errors]
     except Exception as error:  # whatever it is, the fold itself was trained and must be kept
         run.log.warning("no heat maps for fold %s: %s", fold.name, _said(error))
@@ -133,7 +160,7 @@ def sections(run: FineTuning, arm: str, kept: Callable[[Fold], Kept]) -> list[Se
 
     kept: what the file of a fold holds.
     """
-    if not run.config.finetune.worst:
+    if not run.config.finetune.worst or run.cohort.task.kind == "survival":
         return []
     try:
         return [_section(run, arm, kept)]
@@ -144,8 +171,9 @@ def sections(run: FineTuning, arm: str, kept: Callable[[Fold], Kept]) -> list[Se
 
 def _section(run: FineTuning, arm: str, kept: Callable[[Fold], Kept]) -> Section:
     folds = [f for f in run.folds if not f.repeat]
-    errors = [e for f in folds for e in candidates(run, f, run.logits[arm][0, f.test])]
-    errors = worst_of(errors, quotas(run.config.finetune.worst, run.cohort.task.outputs))
+    errors = [e for f in folds for e in candidates(run, f, run.predicted[arm][0, f.test])]
+    shown, value = run.config.finetune.worst, run.cohort.task.kind == "regression"
+    errors = largest(errors, shown) if value else worst_of(errors, quotas(shown, run.cohort.task.outputs))
     title = "Worst errors"
     if not errors:
         return Section(title=title, text="Within every fold, all positives were ranked above all negatives.")
@@ -156,8 +184,13 @@ def _section(run: FineTuning, arm: str, kept: Callable[[Fold], Kept]) -> Section
         names |= {heat.name} if heat else set()
         figures.append(_picture(run, e, heat))
     text = (
-        "Positive records with the lowest probability and negative records with the highest, of those that their fold ranks "
-        "wrongly; each was predicted by a model that saw no record of its patient. Look whether the record or its label may be "
+        (
+            "Records whose predicted value lies farthest from the true one"
+            if value
+            else "Positive records with the lowest probability and negative records with the highest, of those that their "
+            "fold ranks wrongly"
+        )
+        + "; each was predicted by a model that saw no record of its patient. Look whether the record or its label may be "
         f"at fault before you blame the model. Rows are those of {Path(run.cohort.source).name}, whose header is row 1."
     )
     if run.repeats > 1:
@@ -183,8 +216,11 @@ def _picture(run: FineTuning, error: Error, heat: Heat | None) -> tuple[Figure, 
     shade, cell = (heat.shade, heat.cell) if heat else (None, ())
     figure = kind_of(run.modality).record(run.modality, x, shade, cell)
     row, target = run.cohort.rows[error.row], run.cohort.task.classes[error.output]
-    kind = f"missed {target}" if error.missed else f"false alarm for {target}"
-    caption = f"**Row {row}**, {kind}: predicted {error.p:.3f}, truth: {_truth(run, error)}{_strength(heat)}"
+    if isinstance(error, Residual):
+        kind, p = f"{target} too {'low' if error.missed else 'high'}", f"{error.p:.4g}"
+    else:
+        kind, p = f"missed {target}" if error.missed else f"false alarm for {target}", f"{error.p:.3f}"
+    caption = f"**Row {row}**, {kind}: predicted {p}, truth: {_truth(run, error)}{_strength(heat)}"
     windows = len(run.records.plan(np.array([error.row]))[0])
     if windows > 1 and not volume:
         caption += f"; the first of its {windows} windows"
@@ -201,7 +237,9 @@ def _strength(heat: Heat | None) -> str:
 
 
 def _truth(run: FineTuning, error: Error) -> str:
-    """The class of a multiclass task, else yes or no."""
+    """The value of a regression, the class of a multiclass task, else yes or no."""
+    if isinstance(error, Residual):
+        return f"{error.truth:.4g}"
     if run.cohort.task.kind == "multiclass":
         return run.cohort.task.classes[int(run.cohort.y[error.row].argmax())]
     return "yes" if error.missed else "no"
@@ -212,9 +250,13 @@ def _rows(run: FineTuning, errors: list[Error]) -> tuple[list[str], list[list[An
         [
             str(run.cohort.rows[e.row]),
             run.cohort.task.classes[e.output],
-            "missed" if e.missed else "false alarm",
+            ("too low" if e.missed else "too high")
+            if isinstance(e, Residual)
+            else "missed"
+            if e.missed
+            else "false alarm",
             _truth(run, e),
-            e.p,
+            f"{e.p:.4g}" if isinstance(e, Residual) else e.p,
             e.fold.name,
         ]
         for e in errors

@@ -54,10 +54,31 @@ def _small(x: np.ndarray, modality: Any) -> np.ndarray:
     return blocks.mean((2, 4, 6)).reshape(len(x), -1)
 
 
+def _quantiles(x: np.ndarray, modality: Any) -> np.ndarray:
+    """Deciles of every sequence's foreground ``[n, 11 C]`` of ``x [n, C, *small]``: 0 and a flag where it is absent."""
+    rows = []
+    for one in x.reshape(len(x), x.shape[1], -1):
+        shown = [c[(c != 0) & np.isfinite(c)] for c in one]
+        steps = [np.quantile(c, np.linspace(0.05, 0.95, 10)) if c.size else np.zeros(10) for c in shown]
+        rows.append(np.concatenate([*steps, [float(c.size > 0) for c in shown]]))
+    return np.stack(rows)
+
+
+def _small_subject(x: np.ndarray, modality: Any) -> np.ndarray:
+    """Every sequence at 8 x 8 x 8 voxels, 0 where absent, of ``x [n, C, 24, 24, 24]``."""
+    n = 3
+    blocks = np.nan_to_num(x).reshape(*x.shape[:2], *(v for size in x.shape[2:] for v in (size // n, n)))
+    return blocks.mean((3, 5, 7)).reshape(len(x), -1)
+
+
 ECG: dict[str, Floor] = {"mean, variance, heart rate": _simple, "classical features": _classical}
 PICTURE: dict[str, Floor] = {
     "mean and deviation of the grey": _grey,
     f"the picture at {BLOCKS} x {BLOCKS} pixels": _reduced,
+}
+SUBJECT: dict[str, Floor] = {
+    "deciles of each sequence": _quantiles,
+    "the sequences at 8 x 8 x 8 voxels": _small_subject,
 }
 VOLUME: dict[str, Floor] = {
     "histogram of Hounsfield units": _histogram,

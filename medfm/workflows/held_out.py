@@ -14,6 +14,8 @@ AT_ONCE = 10  # volumes in a batch
 NAMES = {
     "position_correlation": "Position correlation (guessed with true overlap)",
     "fusion_dice": "Dice of fused volumes",
+    "masked_error": "Squared error of masked values",
+    "mean_error": "The same of each sequence's mean",
 }
 
 

@@ -129,11 +129,12 @@ def _volume_mask(modality: Any, method: Any, batch: Batch) -> tuple[Any, str]:
 
 
 def _axial(modality: Any, x: np.ndarray) -> np.ndarray:
-    """The first channel of ``x [B, C, X, Y, Z]`` as pictures ``[B, 1, H, W]``, a third of the way up, where a hidden patch
-    begins or ends in few grids."""
+    """The first channel that is there of ``x [B, C, X, Y, Z]`` as pictures ``[B, 1, H, W]``, a third of the way up, where a
+    hidden patch begins or ends in few grids."""
     from medfm.modalities.volume_views import axial_slices
 
-    return axial_slices(x[:, :1], modality.orientation, modality.spacing, 0.4)
+    first = (~np.isnan(x).all((2, 3, 4))).argmax(1)
+    return axial_slices(x[np.arange(len(x)), first][:, None], modality.orientation, modality.spacing, 0.4)
 
 
 def _volume_views(modality: Any, batch: Batch) -> tuple[Any, str]:
@@ -149,10 +150,33 @@ def _volume_record(modality: Any, x: np.ndarray, heat: np.ndarray | None, cell: 
     from medfm.modalities.volume_views import PLANES, plane, square
 
     assert heat is None  # see finetune_worst.keep_heat
-    shown = modality.normalise(x[None], np.ones((1, 1), bool))[0][:1]
+    present = ~np.isnan(x).all((1, 2, 3))
+    first = int(modality.seen(present).argmax())
+    shown = modality.normalise(x[None], present[None])[0][first : first + 1]
     return volume_figures.planes(
         {name: square(*plane(shown, modality.orientation, modality.spacing, name))[0] for name in PLANES}
     )
+
+
+def _subject_mask(modality: Any, method: Any, batch: Batch) -> tuple[Any, str]:
+    from medfm.evaluation import training_figures
+    from medfm.modalities.volume_views import axial_slices
+    from medfm.pretraining.diagnostics import reconstructions
+
+    whole = int(batch.present.sum(1).argmax())  # the subject of most sequences, a row each
+    few = slice(whole, whole + 1)
+    *volumes, borrowed = reconstructions(
+        method, replace(batch, x=batch.x[few], present=batch.present[few], target=None)
+    )
+    there = batch.present[whole].numpy()
+    rows = [axial_slices(x[0][there][:, None], modality.orientation, modality.spacing, 0.5) for x in volumes]
+    names = ", ".join(name for name, is_there in zip(modality.channels, there) if is_there)
+    caption = f"{names} of one subject: axial slices, what the network saw of them, and what it made of that"
+    if borrowed:
+        caption += (
+            "; each hidden part has its true brightness and contrast, which the network is not asked for"
+        )
+    return training_figures.picture_masks(*rows), caption
 
 
 def _ecg_views(modality: Any, batch: Batch) -> tuple[Any, str]:
@@ -239,6 +263,27 @@ def _ct_words(modality: Any) -> str:
     )
 
 
+def _mri_words(modality: Any) -> str:
+    s = modality.settings()
+    clipped = (
+        f", clipped to percentiles {s['percentiles'][0]:g} and {s['percentiles'][1]:g}"
+        if s["percentiles"]
+        else ""
+    )
+    where = {
+        "auto": "the foreground (voxels that are not zero, or above a threshold where the head was not cut out)",
+        "nonzero": "the voxels that are not zero",
+        "otsu": "the head (above a threshold)",
+        "none": "all voxels",
+    }
+    grids = "of one grid" if s["grid"] == "refuse" else "brought to the grid of the first"
+    return (
+        f"Sequences {', '.join(s['sequences'])} of a subject, as many as there are, {grids}; axes to {s['orientation']}, resampled to "
+        f"{' x '.join(f'{mm:g}' for mm in s['spacing'])} mm, cut to the head; each a z-score over {where[s['foreground']]}{clipped}; crops "
+        f"of {' x '.join(map(str, s['size']))} voxels. An absent sequence takes part in nothing."
+    )
+
+
 def _ct_slice_words(modality: Any) -> str:
     s = modality.settings()
     shown = " and ".join(f"{low:g} to {high:g} HU" for low, high in s["windows"])
@@ -287,6 +332,17 @@ KINDS: dict[str, Kind] = {
         _volume_record,
         _ct_words,
         "liver_lesion",
+    ),
+    "mri": Kind(
+        VOLUMES,
+        "MRI subjects",
+        corpora.mri_store,
+        floors.SUBJECT,
+        _subject_mask,
+        _volume_views,
+        _volume_record,
+        _mri_words,
+        "subtype",
     ),
     "ct_slice": Kind(
         PICTURES,

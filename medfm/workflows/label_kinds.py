@@ -22,7 +22,9 @@ WORDS = {
 
 
 def target_kinds(task: Task, given: dict[str, tuple[str, ...]]) -> dict[str, frozenset[str]]:
-    """Kinds of each target column. Raises :class:`ConfigError` for a column or a kind that does not exist."""
+    """Kinds of each target column; all of them for a value and for survival, since what in a record tells them is not known.
+
+    Raises :class:`ConfigError` for a column or a kind that does not exist."""
     for column, kinds in given.items():
         if column not in task.columns:
             raise ConfigError(
@@ -32,6 +34,13 @@ def target_kinds(task: Task, given: dict[str, tuple[str, ...]]) -> dict[str, fro
             raise ConfigError(
                 f"finetune.label_kinds: unknown kind {unknown[0]!r}; known: {', '.join(LABEL_KINDS)}."
             )
+    if task.kind == "survival":  # one target in two columns
+        of = [given[c] for c in task.columns if c in given]
+        return {
+            task.columns[1]: frozenset(k for kinds in of for k in kinds) if of else frozenset(LABEL_KINDS)
+        }
+    if task.kind == "regression":
+        return {task.columns[0]: frozenset(given.get(task.columns[0], LABEL_KINDS))}
     found = {}
     for column in task.columns:
         names = [column, *(task.classes if task.kind == "multiclass" else ())]
@@ -63,6 +72,12 @@ def check_training(settings: FinetuneSettings, modality: Any, task: Task) -> lis
             for column, kind in kinds.items():
                 if clash := sorted(kind & altered[name]):
                     notes.append(_clash(setting, name, column, clash, settings.augment_anyway))
+    for setting, on in (
+        ("balance", settings.balance != "none"),
+        ("label_smoothing", settings.label_smoothing > 0),
+    ):
+        if on and task.kind in ("regression", "survival"):
+            raise ConfigError(f"finetune.{setting} is about classes, and {task.kind} has none; leave it out.")
     if settings.balance != "none" and task.outputs > 1 and task.kind != "multiclass":
         raise ConfigError(
             "finetune.balance=sampling takes one target: several cannot be balanced at once. Set finetune.balance=none."
@@ -80,7 +95,8 @@ def check_training(settings: FinetuneSettings, modality: Any, task: Task) -> lis
 
 
 def _clash(setting: str, name: str, column: str, kinds: list[str], anyway: bool) -> str:
-    said = f"finetune.{setting}: {name} may falsify labels of {' and '.join(kinds)}, and {column!r} is one"
+    said = f"finetune.{setting}: {name} may falsify labels of {' and '.join(kinds)}, and {column!r} "
+    said += "may depend on it" if len(kinds) > 3 else "is one"
     if anyway:
         return f"{said}; it was used all the same (finetune.augment_anyway)."
     raise ConfigError(

@@ -11,6 +11,7 @@ import pandas as pd
 
 from medfm.data.codes import same_data
 from medfm.finetuning.heads import FinetuneModel, LinearHead
+from medfm.finetuning.question import task_of
 from medfm.finetuning.records import predict_logits
 from medfm.finetuning.task import Task
 from medfm.hub.bundle import Bundle, load_bundle
@@ -42,7 +43,8 @@ def predict(
     progress: bool = True,
 ) -> Path:
     """Write ``record, patient, path, p_CLASS..., error`` as CSV (multiclass: also ``predicted``, the
-    likeliest class).
+    likeliest class; a value: ``predicted_TARGET`` in its own unit; survival: ``risk_EVENT``, the time lost to it until the
+    model's limit, and ``survival_EVENT_at_HORIZON``).
 
     The model runs in evaluation mode with the preprocessing of its bundle; the logits of a long record's
     windows are averaged. A model that draws masks writes them into the folder ``output``
@@ -68,9 +70,9 @@ def predict(
         logits = predict_logits(network, records, rows, batch_size=batch_size, progress=bar.update)
     who = identity(manifest, codes)
     frame = who.iloc[stored.kept].reset_index(drop=True)
-    p = task.probabilities(logits)
-    for k, name in enumerate(task.classes):
-        frame[f"p_{name}"] = np.round(p[:, k], 6)
+    p = task.predictions(logits)
+    for name, values in task.columns_of(p).items():
+        frame[name] = np.round(values, 6)
     if task.kind == "multiclass":
         frame["predicted"] = [task.classes[k] for k in p.argmax(1)]
     frame["error"] = ""
@@ -94,7 +96,7 @@ def load_finetuned(bundle: Bundle) -> tuple[FinetuneModel, Task, int]:
             "--backbone ...)."
         )
     try:
-        task = Task.from_dict(bundle.head["task"])
+        task = task_of(bundle.head["task"])
         head = LinearHead(**bundle.head["linear"])
         window = int(bundle.head["window"])
     except (KeyError, TypeError) as error:

@@ -100,7 +100,7 @@ def _prepare(run: Pretraining, resume: bool) -> None:
     kind.check(initial or build(_backbone_config(config, run.modality)))
     run.sources = sources.open_sources(config, run.modality, log, run.show, kind.reduction)
     run.name = check_id(default_name(config, run.simulated_only), run.simulated_only)
-    if config.modality.normalise == "dataset" and config.modality.mean is None:
+    if getattr(config.modality, "normalise", "") == "dataset" and config.modality.mean is None:
         run.modality = _fit_statistics(run)
         run.config = config = config.model_copy(update={"modality": _settings(run.modality, config)})
     pl.seed_everything(config.seed, verbose=False)

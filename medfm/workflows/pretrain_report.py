@@ -331,6 +331,8 @@ def _training(run: Pretraining, results: dict[str, Any], figure: Any) -> Section
         "base_cosine": "Cosine of a volume's base crops",
         "fusion_dice": "Dice of fused volumes",
         "fusion_dice_chance": "Dice of guessing",
+        "masked_error": "Squared error of masked values",
+        "mean_error": "The same of each sequence's mean",
     }
     first = run.guard.first or {}
     rows = [[names.get(k, k), _number(first.get(k)), _number(v)] for k, v in results["collapse"].items()]

@@ -1,5 +1,4 @@
-"""A first answer in seconds: frozen embeddings, prototypes and logistic regression on patient folds, no
-training."""
+"""A first answer in seconds: frozen embeddings, prototypes and a linear model on patient folds, no training."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ from medfm.config.strategies import LinearProbeSettings
 from medfm.data.manifest import Manifest
 from medfm.data.splits import patient_folds, repeats_auto
 from medfm.evaluation.protocol import evaluate_folds, jsonable, paired_difference
-from medfm.finetuning.logistic import fit_logistic
+from medfm.finetuning.linear import fit_linear
 from medfm.finetuning.prototypes import Prototypes
 from medfm.finetuning.records import embeddings
 from medfm.finetuning.task import Task
@@ -30,13 +29,16 @@ from medfm.paths import written_whole
 from medfm.types import RESEARCH_USE, MedfmError
 from medfm.workflows.cohort import Cohort, open_cohort, read_labels
 from medfm.workflows.embed import check_output
+from medfm.workflows.finetune_run import outer_folds, state_task
 from medfm.workflows.kinds import kind_of
+from medfm.workflows.probe_values import value_row
 from medfm.workflows.progress import progress as progress_bar
 from medfm.workflows.run_folder import writing
 
 LOG = logging.getLogger("medfm.run")
 PRETRAINED, RANDOM = "pretrained", "random"
 PROBES = ("prototypes", "logistic regression")
+VALUE_PROBES = {"regression": ("ridge regression",), "survival": ("discrete hazards",)}
 TRIED = 20  # records that tell which modality a table is of
 
 
@@ -53,6 +55,8 @@ def probe(
     pool: str = "mean-std",
     bootstrap: int = 1000,
     batch_size: int = 64,
+    horizon: float | None = None,
+    intervals: int = 10,
     seed: int = 0,
     store: str | Path | None = None,
     jobs: int = 1,
@@ -71,7 +75,10 @@ def probe(
     ``task, targets, records, patients, patients_known, notes`` and ``rows``, one a backbone and probe: AUROC
     within folds (macro over targets) with its patient-bootstrap interval, that of the network at random
     initialisation, the paired difference, the share of the gap to 1.0 that it closes, AUPRC, and the seconds spent; ``by_target`` the same for each of
-    several targets; ``verdicts`` in words. Also written to ``output`` (JSON) when given.
+    several targets; ``verdicts`` in words. A value has ``mae`` in place of AUROC, with ``rmse, r2, pearson`` and
+    ``training_median``, the error of predicting it; survival has ``harrell_c``, with ``uno_c, auroc_at_horizon,
+    integrated_brier`` and ``kaplan_meier``, the Brier score of one curve for everybody (``horizon`` and ``intervals`` as in
+    fine-tuning); ``measure`` names it. Also written to ``output`` (JSON) when given.
     """
     written = check_output(output, (".json",), overwrite) if output else None
     labels = read_labels(table, target, kind=task, patient=patient, folds=folds)
@@ -87,26 +94,18 @@ def probe(
         facts = _facts(cohort)
         count = repeats_auto(facts["patients"]) if repeats == "auto" else repeats
         facts |= {"folds": folds, "repeats": count}
-        tests = [
-            patient_folds(
-                cohort.y,
-                cohort.patients,
-                folds,
-                seed + r,
-                cohort.task.kind,
-                targets=cohort.task.classes,
-                strict=not r,
-            )
-            for r in range(count)
-        ]
+        tests = [outer_folds(cohort, folds, seed + r, strict=not r) for r in range(count)]
+        state_task(cohort, [rows for parts in tests for rows in parts], horizon, intervals)
+        kinds = _kinds(cohort.task)
         scores, seconds = _scores(
             ref, bundle, cohort, modality, tests, pool, batch_size, inner_folds, seed, progress
         )
-        rows += [_row(ref, kind, scores, cohort, tests, bootstrap, seed, seconds) for kind in PROBES]
+        rows += [_row(ref, kind, scores, cohort, tests, bootstrap, seed, seconds) for kind in kinds]
         if ref == refs[0]:
             without = _without_network(scores, cohort, modality, tests, inner_folds, bootstrap, seed)
     rows += without
     results: dict[str, Any] = {**facts, "rows": [flat for flat, _ in rows]}
+    results["measure"] = {"regression": "mae", "survival": "harrell_c"}.get(facts["task"], "auroc")
     if len(facts["targets"]) > 1:
         results["by_target"] = [row for _, each in rows for row in each]
     results["verdicts"] = [flat.pop("verdict") for flat in results["rows"]]
@@ -141,7 +140,7 @@ def _scores(
         network = build(bundle.config["backbone"]).eval()
         z = _embed(network, cohort, modality, pool, batch_size, f"{ref} ({RANDOM})", show)
         each.append(_out_of_fold(z, cohort, [parts], inner_folds, seed + repeat))
-    untrained = {kind: np.concatenate([part[kind] for part in each]) for kind in PROBES}
+    untrained = {kind: np.concatenate([part[kind] for part in each]) for kind in _kinds(cohort.task)}
     return {PRETRAINED: pretrained, RANDOM: untrained}, seconds
 
 
@@ -155,7 +154,7 @@ def _without_network(
     seed: int,
 ) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
     """Features that need no network, on the same folds: what any backbone must beat to be worth its trouble."""
-    kind = "logistic regression"
+    kind = _kinds(cohort.task)[-1]
     records = kind_of(modality).reading.records(cohort.store, modality)
     rows = []
     # Of a volume a part is read at a time: a floor looks at the whole of it, made small.
@@ -245,17 +244,27 @@ def _out_of_fold(
 ) -> dict[str, np.ndarray]:
     """Scores ``[R, n, K]`` of each probe, every record scored by a fit that did not see its patient."""
     task, y, patients = cohort.task, cohort.y, cohort.patients
-    out = {kind: np.full((len(tests), *y.shape), np.nan) for kind in PROBES}
+    out: dict[str, np.ndarray] = {}
     strengths = LinearProbeSettings.model_validate({}).strengths
     for repeat, parts in enumerate(tests):
         for test in parts:
             train = np.setdiff1d(np.arange(len(y)), test)
-            out["prototypes"][repeat, test] = Prototypes.fit(z[train], y[train], task).scores(z[test])
             count = min(inner_folds, len(set(patients[train].tolist())))
-            inner = patient_folds(y[train], patients[train], count, seed, task.kind, strict=False)
-            solution = fit_logistic(z[train], y[train], task, inner, strengths)
-            out["logistic regression"][repeat, test] = task.probabilities(solution.logits(z[test]))
+            balanced, how = task.strata(y[train])
+            inner = patient_folds(balanced, patients[train], count, seed, how, strict=False)
+            fitted = task.fitted(y[train])
+            solution = fit_linear(z[train], fitted.encode(y[train]), fitted, inner, strengths)
+            found = {_kinds(task)[-1]: fitted.predictions(solution.logits(z[test]))}
+            if task.kind not in VALUE_PROBES:
+                found["prototypes"] = Prototypes.fit(z[train], y[train], task).scores(z[test])
+            for kind, p in found.items():
+                out.setdefault(kind, np.full((len(tests), len(y), p.shape[1]), np.nan))[repeat, test] = p
     return out
+
+
+def _kinds(task: Task) -> tuple[str, ...]:
+    """Probes of a kind of task, the linear one last."""
+    return VALUE_PROBES.get(task.kind, PROBES)
 
 
 def _row(
@@ -273,7 +282,12 @@ def _row(
     for repeat, parts in enumerate(tests):
         for number, test in enumerate(parts):
             fold[repeat, test] = number
-    task: Task = cohort.task
+    if cohort.task.kind in VALUE_PROBES:
+        pair_of = {arm: of[kind] for arm, of in scores.items()}
+        made = value_row(pair_of, cohort, fold, bootstrap, seed, (ref, "random initialisation"))
+        verdict = f"{kind}: {made.pop('verdict')}"
+        return {"backbone": ref, "probe": kind, **made, "seconds": seconds, "verdict": verdict}, []
+    task: Any = cohort.task
     shared = (fold, cohort.patients, task.classes)
     result = evaluate_folds(cohort.y, scores[PRETRAINED][kind], *shared, task.kind, bootstrap, seed)
     pair = paired_difference(

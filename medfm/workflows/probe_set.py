@@ -57,9 +57,9 @@ def probe_set(run: Any) -> tuple[Score, Embed, dict[str, Any]] | None:
 
 def probe_targets(labels: pd.DataFrame) -> list[str]:
     """Binary label columns with 3 to 97 % positives: rarer ones are noise in a set of this size. ``cond_`` columns are
-    the generator's own switches; a probe is scored on what was measured."""
+    the generator's own switches; a probe is scored on what was measured; ``event`` is half of a survival target."""
     chosen = []
-    for name in (c for c in labels.columns if not c.startswith(("cond_", "truth_"))):
+    for name in (c for c in labels.columns if not c.startswith(("cond_", "truth_")) and c != "event"):
         values = labels[name].dropna()
         if len(values) and set(values.unique()) <= {0, 1} and 0.03 <= values.mean() <= 0.97:
             chosen.append(name)

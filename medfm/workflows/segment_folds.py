@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from medfm.evaluation.segmentation import Measures, confusion, dice_of, measure
+from medfm.evaluation.segmentation import Measures, confusion, dice_of, measure, measure_regions
 from medfm.finetuning.segmentation import SegmentationModel
 from medfm.finetuning.segmentation_fit import DenseFit, DenseProblem, fit_dense, predict_dense
 from medfm.finetuning.tiles import KEPT, Segmented, back_labels
@@ -26,6 +26,7 @@ from medfm.workflows.finetune_folds import count_parameters
 from medfm.workflows.finetune_run import PRETRAINED, Fold
 from medfm.workflows.progress import duration
 from medfm.workflows.progress import progress as progress_bar
+from medfm.workflows.segment_patterns import ALONE, ONE, pattern_arrays, patterns
 from medfm.workflows.segment_run import Segmenting, mask_problem
 from medfm.workflows.segment_volumes import spacing_of
 
@@ -46,9 +47,10 @@ def cross_validate(run: Segmenting, arm: str) -> None:
         with progress_bar(run.show, f"fine-tuning ({arm})", total, "steps") as bar:
             for i, fold in enumerate(waiting):
                 _run_fold(run, problem, arm, fold, ticking(run, problem, i, bar))
-    n, classes = len(run.cohort.y), len(run.classes.names)
+    n, classes = len(run.cohort.y), len(run.measured)
     whole = {name: np.full((n, classes), np.nan) for name in FIELDS}
     run.marks[arm] = np.full((len(run.mark_steps), n, classes), np.nan)
+    fewer = {name: np.full((len(patterns(run)), n, classes), np.nan) for name in (ONE, ALONE)}
     run.fits[arm] = []
     for fold in run.folds:
         with np.load(_path(run, arm, fold), allow_pickle=False) as saved:
@@ -56,6 +58,9 @@ def cross_validate(run: Segmenting, arm: str) -> None:
             for name in FIELDS:
                 whole[name][rows] = saved[name]
             run.marks[arm][:, rows] = saved["marks"]
+            for name in (n for n in fewer if n in saved.files):
+                fewer[name][:, rows] = saved[name]
+                run.patterned[name] = fewer[name]
             run.fits[arm].append(json.loads(str(saved["facts"])))
     run.measures[arm] = Measures(**whole)
     _write_metrics(run)
@@ -87,11 +92,13 @@ def train_fold(run: Segmenting, problem: DenseProblem, rows: np.ndarray, seed: i
 
 
 def model_dice(run: Segmenting, problem: DenseProblem, found: Segmented, row: int) -> np.ndarray:
-    """Dice ``[K]`` on the model's grid, over voxels whose truth is known."""
+    """Dice of what is measured on the model's grid, over voxels whose truth is known."""
     truth = problem.volumes.labels(row)
     known = truth >= 0
     flat = truth[known][None], found.labels[known].astype(np.int16)[None]
-    return dice_of(confusion(*flat, problem.classes)) if known.any() else np.full(problem.classes, np.nan)
+    if not known.any():
+        return np.full(len(run.measured), np.nan)
+    return dice_of(confusion(*flat, problem.classes), run.members)
 
 
 def _run_fold(run: Segmenting, problem: DenseProblem, arm: str, fold: Fold, tick: Any) -> None:
@@ -118,6 +125,8 @@ def _run_fold(run: Segmenting, problem: DenseProblem, arm: str, fold: Fold, tick
         if arm == PRETRAINED and run.config.finetune.worst:
             kept[f"picture{row}"] = picture(run, row, found)
         run.log.info("%s, fold %s: %d of %d test volumes drawn", arm, fold.name, position + 1, len(fold.test))
+    if arm == PRETRAINED:
+        kept |= pattern_arrays(run, problem, result.model, train, fold.test, seed, model_dice)
     facts: dict[str, Any] = {
         "repeat": 1,
         "fold": fold.name,
@@ -129,7 +138,7 @@ def _run_fold(run: Segmenting, problem: DenseProblem, arm: str, fold: Fold, tick
         **count_parameters(result),  # type: ignore[arg-type]
     }
     whole = Measures.stack(measured)
-    shape = (len(steps), len(fold.test), problem.classes)
+    shape = (len(steps), len(fold.test), len(run.measured))
     with written_whole(_path(run, arm, fold)) as part:
         np.savez_compressed(
             part,
@@ -165,7 +174,10 @@ def _measure(run: Segmenting, arm: str, row: int, found: Segmented) -> tuple[Mea
         name = f"{run.cohort.coded['record'].iloc[row]}.nii.gz"
         write_nifti(folder / name, run.classes.back(drawn), placement.file_affine)
     spacing = spacing_of(placement.file_affine)
-    return measure(truth, drawn, spacing, classes, run.tolerances), np.unique(values[unseen]).tolist()
+    lost = np.unique(values[unseen]).tolist()
+    if run.config.finetune.regions:
+        return measure_regions(truth, drawn, spacing, run.members, run.tolerances), lost
+    return measure(truth, drawn, spacing, classes, run.tolerances), lost
 
 
 def picture(run: Segmenting, row: int, found: Segmented) -> np.ndarray:

@@ -76,9 +76,10 @@ class Drawer:
 
     def draw(self, placement: Any, progress: Any = None) -> np.ndarray:
         """Classes 0 to K, uint8 on the file's own grid."""
+        volume = OneVolume(self.modality, placement.sample.x, placement.sample.present)
         found = segment(
             caller(self.network),
-            lambda origins: OneVolume(self.modality, placement.sample.x).tiles(origins, self.patch),
+            lambda origins: volume.tiles(origins, self.patch),
             placement.sample.x.shape[1:],
             self.patch,
             overlap=self.overlap,
@@ -197,7 +198,10 @@ def list_volumes(source: str | Path, modality: Any, patient: str | None) -> Mani
         if not addresses:
             first = f"; the first reason: {failed[0][1]}" if failed else ""
             raise MedfmError(f"{source}: no volume was found{first}.")
-        frame = pd.DataFrame({"record": [Path(a).name for a in addresses], "path": addresses})
+        if path.is_dir() and hasattr(room, "rows"):  # a subject has a name that none of its files has
+            frame = room.rows(addresses)
+        else:
+            frame = pd.DataFrame({"record": [Path(a).name for a in addresses], "path": addresses})
         if frame["record"].duplicated().any():  # the same name in two folders
             frame["record"] = frame["path"]
         manifest = Manifest.from_frame(frame, patient=None, source=str(source))
@@ -231,7 +235,9 @@ def preview(drawer: Drawer, placement: Any, labels: np.ndarray, name: str) -> An
 
     modality = drawer.modality
     drawn = placement.label(labels)
-    grey = np.nan_to_num(modality.normalise(placement.sample.x, placement.sample.present))[:1]
+    sample = placement.sample
+    shown = int(np.argmax(modality.seen(sample.present)))  # the first that is there
+    grey = np.nan_to_num(modality.normalise(sample.x, sample.present))[shown : shown + 1]
     stack = np.concatenate([grey, drawn[None].astype(np.float32)])
     cases = []
     for title, (cut, _, _) in PLANES.items():

@@ -17,6 +17,7 @@ from medfm.workflows.finetune_bundle import publish
 from medfm.workflows.finetune_run import PRETRAINED, RANDOM
 from medfm.workflows.run_folder import Run
 from medfm.workflows.segment_bundle import deploy
+from medfm.workflows.segment_patterns import pattern_results
 from medfm.workflows.segment_run import Segmenting
 from medfm.workflows.segment_sections import write
 
@@ -51,7 +52,7 @@ def command(model: object) -> str:
 def make_results(run: Segmenting) -> dict[str, Any]:
     """Measures of each arm with patient-bootstrap intervals, and their paired differences, at the end and at the marks."""
     cohort, settings = run.cohort, run.config.finetune
-    names, boot = run.classes.names, (settings.bootstrap, run.config.seed)
+    names, boot = run.measured, (settings.bootstrap, run.config.seed)
     arms = {arm: summarise(run.measures[arm], cohort.patients, names, *boot) for arm in run.arms}
     for arm in run.arms:
         arms[arm]["folds"] = _fold_rows(run, arm)
@@ -59,7 +60,8 @@ def make_results(run: Segmenting) -> dict[str, Any]:
         "research_use": RESEARCH_USE,
         "task": "segmentation",
         "targets": list(names),
-        "values": dict(zip(names, run.classes.values)),
+        "values": dict(zip(run.classes.names, run.classes.values)),
+        "regions": {name: list(members) for name, members in settings.regions.items()},
         "tolerance_mm": dict(zip(names, run.tolerances)),
         "rules": RULES,
         "backbone": settings.backbone,
@@ -91,13 +93,15 @@ def make_results(run: Segmenting) -> dict[str, Any]:
         )
     if run.mark_steps:
         results["marks"] = [_mark(run, i, step, boot) for i, step in enumerate(run.mark_steps)]
+    if run.patterned:
+        results["patterns"] = pattern_results(run, boot)
     results["verdict"] = verdict(results)
     return results
 
 
 def _mark(run: Segmenting, i: int, step: int, boot: tuple[int, int]) -> dict[str, Any]:
     """After so many steps, on the model's grid: Dice of each arm, and their paired difference."""
-    patients, names = run.cohort.patients, run.classes.names
+    patients, names = run.cohort.patients, run.measured
     row: dict[str, Any] = {"step": step}
     for arm in run.arms:
         dice = run.marks[arm][i]
@@ -177,7 +181,8 @@ def write_predictions(run: Segmenting) -> None:
     coded = run.cohort.coded
     coded["fold"] = [names.get(int(f), "") for f in run.fold_of[0]]
     parts = []
-    for k, (name, value) in enumerate(zip(run.classes.names, run.classes.values)):
+    values = ["+".join(str(run.classes.values[c - 1]) for c in members) for members in run.members]
+    for k, (name, value) in enumerate(zip(run.measured, values)):
         part = coded.copy()
         part["class"], part["value"] = name, value
         part["true_ml"] = np.round(run.measures[PRETRAINED].true_ml[:, k], 3)
@@ -187,5 +192,5 @@ def write_predictions(run: Segmenting) -> None:
             for column, metric in (("dice", "dice"), ("hd95_mm", "hd95"), ("nsd", "nsd")):
                 part[f"{column}{end}"] = np.round(getattr(of, metric)[:, k], 5)
         parts.append(part)
-    whole = pd.concat(parts).sort_values(["row", "value"], kind="stable")
+    whole = pd.concat(parts).sort_values("row", kind="stable")
     whole.to_csv(Path(run.folder.path) / "predictions.csv", index=False)

@@ -29,6 +29,7 @@ from medfm.workflows.finetune_run import FineTuning, Fold, backbone_of, choose_d
 from medfm.workflows.gather import tell_set_aside
 from medfm.workflows.kinds import kind_of
 from medfm.workflows.label_kinds import DEFAULT, check_training
+from medfm.workflows.patterns import KeptVolumes, check_patterns, has_sequences
 from medfm.workflows.progress import progress as progress_bar
 from medfm.workflows.run_folder import RunFolder
 from medfm.workflows.segment_volumes import Classes, StoreVolumes, find_classes, is_mask_column
@@ -39,7 +40,7 @@ SELECT_FROM = 10  # patients in a training fold, from which the number of steps 
 @dataclass
 class Segmenting(FineTuning):
     """A run's pieces. ``records`` is a :class:`StoreVolumes`; measures of each arm ``[n, K]`` on the files' own grids, marks
-    ``[marks, n, K]`` Dice on the model's grid."""
+    ``[marks, n, K]`` Dice on the model's grid; patterned ``[P, n, K]`` likewise, with fewer sequences."""
 
     masks: list[str] = field(default_factory=list)
     places: Places = field(default_factory=lambda: Places(0))
@@ -50,6 +51,18 @@ class Segmenting(FineTuning):
     @property
     def classes(self) -> Classes:
         return cast(StoreVolumes, self.records).classes
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Names of what is measured: regions where there are any, else the classes."""
+        return tuple(self.config.finetune.regions) or self.classes.names
+
+    @property
+    def members(self) -> list[tuple[int, ...]]:
+        """Classes (1 to K) of each."""
+        names, regions = self.classes.names, self.config.finetune.regions
+        chosen = regions or {name: (name,) for name in names}
+        return [tuple(names.index(one) + 1 for one in members) for members in chosen.values()]
 
     @property
     def patch(self) -> tuple[int, ...]:
@@ -186,6 +199,7 @@ def plan_masks(config: FinetuneConfig) -> MaskPlan:
         raise ConfigError(
             f"{bundle.card.id} reads {kind_of(modality).plural}; masks are drawn in volumes: use a backbone for CT."
         )
+    check_patterns(settings, modality)
     notes += check_training(with_kinds(settings), modality, mask_task(settings, ()))
     backbone, fresh = dense_backbone(bundle.build())
     if check := getattr(backbone, "check_size", None):
@@ -241,6 +255,7 @@ def open_masks(
         classes, present = find_classes(
             store, settings.classes, settings.other_values, masks, patients.tolist(), bar.update
         )
+    check_regions(settings, classes.names)
     for note in notes:
         log.warning("%s", note)
     cohort = Cohort(
@@ -273,7 +288,7 @@ def open_masks(
         device=plan.device,
         masks=masks,
         places=Places.find(volumes, len(classes.names), config.seed),
-        tolerances=tolerances(settings, classes.names),
+        tolerances=tolerances(settings, tuple(settings.regions) or classes.names),
     )
     log.info(
         "segmentation of %d classes (%s); %d volumes of %d patients; %s on %s, %d steps; %d folds",
@@ -297,6 +312,15 @@ def mask_folds(config: FinetuneConfig, cohort: Cohort) -> list[Fold]:
     return [Fold(0, i, str(i + 1), rows) for i, rows in enumerate(parts)]
 
 
+def check_regions(settings: FinetuneSettings, classes: tuple[str, ...]) -> None:
+    """Raise :class:`ConfigError` for a region of a class that there is not."""
+    for region, members in settings.regions.items():
+        if wrong := [m for m in members if m not in classes]:
+            raise ConfigError(
+                f"finetune.regions: {region} holds {wrong[0]!r}, which is no class; classes: {', '.join(classes)}."
+            )
+
+
 def tolerances(settings: FinetuneSettings, classes: tuple[str, ...]) -> tuple[float, ...]:
     """mm of each class. Raises :class:`ConfigError` for a name that is no class, or a class without a number."""
     given = settings.tolerance
@@ -314,7 +338,9 @@ def mask_problem(run: Segmenting, arm: str) -> DenseProblem:
     torch.manual_seed(run.config.seed)
     backbone, fresh = dense_backbone(backbone_of(run, arm))
     return DenseProblem(
-        volumes=run.records,
+        volumes=KeptVolumes(run.records, drop=settings.drop_sequence)
+        if has_sequences(run.modality)
+        else run.records,
         places=run.places,
         classes=len(run.classes.names),
         backbone=backbone,

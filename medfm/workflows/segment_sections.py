@@ -13,6 +13,7 @@ from medfm.evaluation.report import Section, Tile, write_report
 from medfm.workflows.finetune_run import PRETRAINED, RANDOM
 from medfm.workflows.progress import duration
 from medfm.workflows.segment_folds import load_pictures
+from medfm.workflows.segment_patterns import pattern_section
 from medfm.workflows.segment_run import Segmenting
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def write(run: Segmenting, results: dict[str, Any], path: Path, published: str, 
         ),
         _classes(run, results),
         *_baseline(run, results),
+        *pattern_section(results.get("patterns", []), with_interval),
         *pictures,
         _folds(run, results),
         _strategy(run, results),
@@ -106,7 +108,7 @@ def _question(run: Segmenting, results: dict[str, Any]) -> Section:
 
 
 def _classes(run: Segmenting, results: dict[str, Any]) -> Section:
-    names, of = run.classes.names, results[PRETRAINED]["targets"]
+    names, of = run.measured, results[PRETRAINED]["targets"]
     columns = [
         "Class",
         "Dice",
@@ -174,7 +176,7 @@ def _baseline(run: Segmenting, results: dict[str, Any]) -> list[Section]:
         )
     ]
     rows = []
-    for name in (*run.classes.names, None):
+    for name in (*run.measured, None):
         row: list[Any] = [name or "mean over classes"]
         for metric, digits in (("dice", 3), ("hd95", 1), ("nsd", 3)):
             part = results["difference"][metric]

@@ -74,7 +74,7 @@ def find_classes(
                 raise MedfmError(
                     f"{file}: the mask holds the value {strange[0]}, which is none of the classes "
                     f"({', '.join(f'{n} = {v}' for v, n in sorted(named.items()))}): correct the mask, name the value in "
-                    "finetune.classes, or set finetune.other_values=background."
+                    f"finetune.classes, or set finetune.other_values=background.{_brats(strange[0], named)}"
                 )
     if not named:
         raise MedfmError("no mask holds anything but background (0): there is nothing to learn.")
@@ -96,6 +96,14 @@ def find_classes(
                 "finetune.other_values=background."
             )
     return Classes(tuple(named[v] for v in values), values, 0 if other == "background" else -1), present
+
+
+def _brats(value: int, named: Mapping[int, str]) -> str:
+    """What a 3 in place of a 4 is in masks of brain tumours, or the reverse."""
+    other = {3: 4, 4: 3}.get(value)
+    if other is None or other not in named or len(named) > 3:
+        return ""
+    return f" If these are BraTS masks: enhancement is 4 until 2021 and 3 since 2023, so that {named[other]} may be meant."
 
 
 def _counts(labels: np.ndarray) -> dict[int, int]:
@@ -125,48 +133,53 @@ class StoreVolumes:
     def labels(self, row: int) -> np.ndarray:
         x = self.store.whole(row)
         classes = self.classes.of(x[-1])
-        classes[np.isnan(x[0])] = -1
+        classes[np.isnan(x[:-1]).all(0)] = -1
         return classes
 
     def patches(
         self, rows: np.ndarray, origins: np.ndarray, size: Sequence[int], rng: np.random.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
         x, present = self.store.read(rows, origins, size)
-        values, present, labels = x[:, :1], present[:, :1], self.classes.of(x[:, 1:])
+        values, present, labels = x[:, :-1], present[:, :-1], self.classes.of(x[:, -1:])
         if self.augment:
             values, present = self.modality.augment_batch(values, present, rng, self.augment, labels=labels)
-        labels[np.isnan(values)] = -1  # what was not measured teaches nothing
-        return as_input(self.modality, values), torch.from_numpy(labels[:, 0].astype(np.int64))
+        labels[np.isnan(values).all(1, keepdims=True)] = -1  # what was not measured teaches nothing
+        return as_input(self.modality, values, present), torch.from_numpy(labels[:, 0].astype(np.int64))
 
     def tiles(self, row: int, origins: np.ndarray, size: Sequence[int]) -> torch.Tensor:
-        x, _ = self.store.read(np.full(len(origins), row), origins, size)
-        return as_input(self.modality, x[:, :1])
+        x, present = self.store.read(np.full(len(origins), row), origins, size)
+        return as_input(self.modality, x[:, :-1], present[:, :-1])
 
     def picture(self, row: int) -> np.ndarray:
-        """The first channel of the network's input over the whole volume ``[*S]``."""
-        return as_input(self.modality, self.store.whole(row)[None, :1])[0, 0].numpy()
+        """The first channel that is there of the network's input over the whole volume ``[*S]``."""
+        present = self.store.flat.present[row, :-1]
+        x = as_input(self.modality, self.store.whole(row)[None, :-1], present[None])[0]
+        return x[int(np.argmax(self.modality.seen(present)))].numpy()
 
 
 @dataclass
 class OneVolume:
-    """Tiles of one volume ``x [1, X, Y, Z]`` in memory, NaN: no measurement."""
+    """Tiles of one volume ``x [C, X, Y, Z]`` in memory, NaN: no measurement; ``present [C]``."""
 
     modality: Any
     x: np.ndarray
+    present: np.ndarray
 
     def tiles(self, origins: np.ndarray, size: Sequence[int]) -> torch.Tensor:
-        out = np.full((len(origins), 1, *size), np.nan, np.float32)
+        out = np.full((len(origins), len(self.x), *size), np.nan, np.float32)
         for one, origin in zip(out, origins.tolist()):
             at = [slice(max(0, o), min(n, o + s)) for o, n, s in zip(origin, self.x.shape[1:], size)]
             to = [slice(a.start - o, a.stop - o) for a, o in zip(at, origin)]
             one[(slice(None), *to)] = self.x[(slice(None), *at)]
-        return as_input(self.modality, out)
+        return as_input(self.modality, out, np.repeat(self.present[None], len(out), 0))
 
 
-def as_input(modality: Any, x: np.ndarray) -> torch.Tensor:
-    """``x [B, 1, *S]`` in the modality's unit -> the network's input ``[B, C, *S]`` without NaN."""
-    values = modality.normalise(x, np.ones((len(x), 1), bool))
-    return torch.from_numpy(np.nan_to_num(np.ascontiguousarray(values, np.float32)))
+def as_input(modality: Any, x: np.ndarray, present: np.ndarray) -> torch.Tensor:
+    """``x [B, C, *S]`` in the modality's unit and ``present [B, C]`` -> the network's input ``[B, W, *S]``, NaN in absent
+    channels and nowhere else."""
+    values = np.nan_to_num(np.ascontiguousarray(modality.normalise(x, present), np.float32))
+    values[~modality.seen(present)] = np.nan
+    return torch.from_numpy(values)
 
 
 def spacing_of(affine: np.ndarray) -> tuple[float, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from medfm.data.volume_store import VolumeStore
-from medfm.modalities.volume_grid import AIR, resample
+from medfm.modalities.volume_grid import resample
 from medfm.types import ConfigError, MedfmError, Sample
 from medfm.workflows.windows import windows
 
@@ -65,24 +65,33 @@ class VolumeRecords:
         return self._tensors(*self._read(rows, starts))
 
     def physical(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Tiles in the middle, ``x [B, 1, *size]`` HU, NaN where nothing is, and ``present [B, 1]``."""
+        """Tiles in the middle, ``x [B, C, *size]`` as stored, NaN where nothing is, and ``present [B, C]``."""
         return self._read(rows, (self.store.shapes[rows] - np.array(self.modality.size)) // 2)
 
     def overview(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Whole volumes at a low resolution, ``x [B, 1, OVERVIEW, OVERVIEW, OVERVIEW]`` HU and ``present [B, 1]``."""
-        x = np.empty((len(rows), 1, *(OVERVIEW,) * 3), np.float32)
-        for small, row in zip(x, rows):
-            whole = np.nan_to_num(self.store.whole(int(row))[0], nan=AIR)
-            small[0] = resample(whole, small.shape[1:], [n / OVERVIEW for n in whole.shape])
-        return x, self.store.flat.present[rows][:, :1]
+        """Whole volumes at a low resolution, ``x [B, C, OVERVIEW, OVERVIEW, OVERVIEW]`` as stored, NaN in absent channels,
+        and ``present [B, C]``."""
+        present = self.store.flat.present[rows][:, : self.channels]
+        x = np.full((len(rows), self.channels, *(OVERVIEW,) * 3), np.nan, np.float32)
+        for small, row, there in zip(x, rows, present):
+            whole = self.store.whole(int(row))
+            steps = [n / OVERVIEW for n in whole.shape[1:]]
+            for c in np.flatnonzero(there):
+                small[c] = resample(np.nan_to_num(whole[c], nan=self.modality.empty), small.shape[1:], steps)
+        return x, present
 
     def whole(self, row: int) -> np.ndarray:
-        """A volume ``[1, X, Y, Z]`` HU, NaN where nothing is."""
-        return self.store.whole(row)[:1]
+        """A volume ``[C, X, Y, Z]`` as stored, NaN where nothing is."""
+        return self.store.whole(row)[: self.channels]
+
+    @property
+    def channels(self) -> int:
+        """Stored ones, without a mask."""
+        return len(self.modality.stored)
 
     def _read(self, rows: np.ndarray, origins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         x, present = self.store.read(rows, origins, self.modality.size)
-        return x[:, :1], present[:, :1]
+        return x[:, : self.channels], present[:, : self.channels]
 
     def _tensors(self, x: np.ndarray, present: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         values = np.ascontiguousarray(self.modality.normalise(x, present), np.float32)
@@ -102,7 +111,7 @@ def volume_cuts(sample: Sample, modality: Any, window: int) -> Iterator[Sample]:
     size = tuple(modality.size)
     some = False
     for start in tiles(np.array(sample.x.shape[1:]), size):
-        x = np.full((1, *size), np.nan, np.float32)
+        x = np.full((len(sample.x), *size), np.nan, np.float32)
         inside = [slice(max(0, int(o)), int(o) + s) for o, s in zip(start, size)]
         part = sample.x[(slice(None), *inside)]
         place = [slice(max(0, -int(o)), max(0, -int(o)) + n) for o, n in zip(start, part.shape[1:])]

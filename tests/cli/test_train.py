@@ -204,6 +204,8 @@ def test_probe_embed_predict(workflow, capsys):
     assert json.loads(capsys.readouterr().out.split("\n", 2)[2])["output"] == "p.csv"
     assert workflow[0][0] == ("t.csv", "all", ["a", "b"])
     assert workflow[0][1] == {
+        "task": "auto",
+        "horizon": None,
         "patient": None,
         "folds": 3,
         "repeats": "auto",

@@ -36,13 +36,17 @@ for name, options in VOLUMES.items():
     # The attention of swin_unetr takes seconds at its smallest size: it is asked once, with its decoder.
     choices = (False,) if "resnet3d" in name else (True,) if name == "swin_unetr" else (False, True)
     TINY[name] = [{"rank": 3, **options, "decoder": decoder} for decoder in choices]
+SEQUENCES = {"rank": 3, "patch": (8, 8, 8), "dim": 12, "depth": 2, "heads": 2, "mlp_dim": 24, "decoder_dim": 12,
+             "decoder_depth": 1, "decoder_heads": 2, "features": 4}  # fmt: skip
+TINY["sequence_vit"] = [{**SEQUENCES, "decoder": kind} for kind in ("none", "reconstruction", "masks")]
 # Networks whose name says all; two of each kind would only repeat the others at several times their size.
 TINY |= {name: [{"rank": 2}] for name in BACKBONES if name not in TINY}
 CASES = [(name, options) for name in BACKBONES for options in TINY[name]]
 
 
 def identifier(case):
-    decoder = "-decoder" if case[1].get("decoder") else ""
+    kind = case[1].get("decoder")
+    decoder = f"-{kind}" if isinstance(kind, str) else "-decoder" if kind else ""
     return f"{case[0]}-{case[1]['rank']}d{decoder}"
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from medfm.backbones.base import Backbone, Dense, Pyramid, build
+from medfm.backbones.sequence_vit import Sequences, SequenceViT
 from medfm.backbones.vit import ViT
 from medfm.config.methods import METHODS
 from medfm.config.run import OptimSettings
@@ -25,6 +26,10 @@ def network(needs, rank):
     if needs is Pyramid:
         return build({"name": "resnet18", "in_channels": 2, "input_size": (64, 64)})
     size, patch = SIZES[rank]
+    if needs is Sequences:
+        shape = {"in_channels": 2, "input_size": size, "patch": patch, "dim": 12, "depth": 2, "heads": 2}
+        decoder = {"decoder": "reconstruction", "decoder_dim": 12, "decoder_depth": 2, "decoder_heads": 2}
+        return SequenceViT(**shape, mlp_dim=24, **decoder)
     shape = {"rank": rank, "in_channels": 2, "input_size": size, "patch": patch}
     return ViT(**shape, dim=24, depth=2, heads=2, registers=1)
 

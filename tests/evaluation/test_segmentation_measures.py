@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 
 from medfm.evaluation import segmentation_figures as figures
-from medfm.evaluation.segmentation import Measures, compare, confusion, measure, summarise, surface, verdict
+from medfm.evaluation.segmentation import (
+    Measures,
+    compare,
+    confusion,
+    dice_of,
+    measure,
+    measure_regions,
+    summarise,
+    surface,
+    verdict,
+)
 from medfm.types import MedfmError
 
 
@@ -163,3 +173,20 @@ def test_the_pictures_are_drawn():
     assert sum(len(c.get_offsets()) for c in agreement.collections) == 3
     assert agreement.lines[0].get_ydata()[0] == pytest.approx((10 + 11 + 0.4) / 3)
     figures.dice_curve({"this": ([100, 400], np.array([[0.4, 0.3, 0.5], [0.6, 0.5, 0.7]]))}).canvas.draw()
+
+
+def test_regions_are_unions_and_may_overlap() -> None:
+    rng = np.random.default_rng(5)
+    truth, found = rng.integers(0, 4, (2, 9, 8, 7))
+    regions = [(1, 2, 3), (1, 3), (3,)]
+    by_counts = dice_of(confusion(truth, found, 3), regions)
+    measured = measure_regions(truth, found, (1.0, 2.0, 1.0), regions, [1.0, 2.0, 3.0])
+    for r, (members, mm) in enumerate(zip(regions, (1.0, 2.0, 3.0))):
+        a, b = np.isin(truth, members), np.isin(found, members)
+        by_hand = 2 * (a & b).sum() / (a.sum() + b.sum())
+        assert by_counts[r] == pytest.approx(by_hand) and measured.dice[r] == pytest.approx(by_hand)
+        alone = measure(a.astype(int), b.astype(int), (1.0, 2.0, 1.0), 1, mm)
+        for field in ("hd95", "nsd", "true_ml", "predicted_ml"):
+            assert getattr(measured, field)[r] == getattr(alone, field)[0]
+    nothing = np.zeros_like(truth)
+    assert np.isnan(dice_of(confusion(nothing, nothing, 3), regions)).all()

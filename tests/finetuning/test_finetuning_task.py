@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 import torch
 
-from medfm.finetuning.task import Task, check_counts, make_task
+from medfm.finetuning.question import make_task
+from medfm.finetuning.task import Task, check_counts
 from medfm.types import MedfmError
 
 NAN = math.nan
@@ -77,7 +78,7 @@ def test_several_columns_are_multilabel_each_with_its_own_unknowns() -> None:
         ([NAN, NAN], "auto", "every row is blank"),
         ([0.1, 0.2, 0.3], "auto", "continuous"),
         ([0.1, 0.2, 0.3], "binary", "continuous"),
-        (list(range(40)), "auto", "continuous"),
+        (list(range(40)), "multiclass", "continuous.*--task regression"),
         ([0, 1, math.inf], "auto", "infinite"),
         (["2020-01-01", "2021-02-03", "2022-03-04"], "auto", "dates"),
         (pd.to_datetime(["2020-01-01", "2021-02-03"]).tolist(), "auto", "dates"),

@@ -184,7 +184,7 @@ def test_many_targets_unknown_labels_classes_and_repeats(site: tuple[Path, Path]
 
 def test_no_error_is_said(site: tuple[Path, Path], tmp_path: Path) -> None:
     made = run(site, tmp_path / "run")
-    made.logits[PRETRAINED] = np.where(made.cohort.y == 1, 3.0, -3.0)[None]
+    made.predicted[PRETRAINED] = np.where(made.cohort.y == 1, 0.9, 0.1)[None]
     (section,) = sections(made)
     assert "all positives were ranked above all negatives" in section.text and not section.figures
 

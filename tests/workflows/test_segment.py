@@ -399,7 +399,11 @@ def test_values_become_classes_and_come_back() -> None:
 def test_tiles_of_a_volume_in_memory_are_its_voxels_and_black_outside() -> None:
     modality = CT(size=(8, 8, 8), spacing=SPACING, windows=((-100.0, 300.0),), foreground="none")
     x = np.random.default_rng(0).uniform(-100, 300, (1, 10, 9, 6)).astype(np.float32)
-    first, last = OneVolume(modality, x).tiles(np.array([[0, 1, -1], [2, 1, -1]]), (8, 8, 8))[:, 0].numpy()
+    first, last = (
+        OneVolume(modality, x, np.ones(1, bool))
+        .tiles(np.array([[0, 1, -1], [2, 1, -1]]), (8, 8, 8))[:, 0]
+        .numpy()
+    )
     grey = np.pad((x[0] + 100) / 400, ((0, 0), (0, 0), (1, 1)))
     np.testing.assert_allclose(first, grey[:8, 1:9], atol=1e-6)
     np.testing.assert_allclose(last, grey[2:10, 1:9], atol=1e-6)
