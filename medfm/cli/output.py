@@ -148,9 +148,19 @@ def say_probe(results: dict[str, Any]) -> None:
         console.print()
         console.print(table)
     console.print()
-    for sentence in [*results["verdicts"], *results["notes"]]:
+    told = results.get("optimism")
+    for sentence in [*results["verdicts"], *([_optimism(told)] if told else []), *results["notes"]]:
         console.print(escape(sentence), soft_wrap=True)
     console.print(RESEARCH_USE, style="dim")
+
+
+def _optimism(told: dict[str, Any]) -> str:
+    gain = told["optimism"]
+    return (
+        f"Optimism of folds by record: AUROC {told['by_record']:.3f} where a patient's records stand on both sides, "
+        f"{told['by_patient']:.3f} by patient; {gain['value']:+.3f} (95 % interval {gain['low']:+.3f} to {gain['high']:+.3f}) that no "
+        "new patient would bring."
+    )
 
 
 VALUES = {

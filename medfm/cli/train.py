@@ -216,6 +216,9 @@ def probe(
     pool: str = typer.Option(
         "mean-std", "--pool", help="Features over tokens: mean, or mean-std (and deviation)."
     ),
+    optimism: bool = typer.Option(
+        False, "--optimism", help="Also: how much folds by record, in place of patients, would flatter."
+    ),
     seed: int = typer.Option(0, "--seed"),
     output: str = typer.Option(None, "--output", "-o", help="Also write the results to this JSON file."),
     overwrite: bool = REPLACE,
@@ -239,6 +242,7 @@ def probe(
             folds=folds,
             repeats=repeats or "auto",
             pool=pool,
+            optimism=optimism,
             output=output,
             overwrite=overwrite,
             seed=seed,

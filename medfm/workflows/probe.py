@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +32,7 @@ from medfm.workflows.cohort import Cohort, open_cohort, read_labels
 from medfm.workflows.embed import check_output
 from medfm.workflows.finetune_run import outer_folds, state_task
 from medfm.workflows.kinds import kind_of
+from medfm.workflows.probe_optimism import check_optimism, flattery, fold_table
 from medfm.workflows.probe_values import value_row
 from medfm.workflows.progress import progress as progress_bar
 from medfm.workflows.run_folder import writing
@@ -57,6 +59,7 @@ def probe(
     batch_size: int = 64,
     horizon: float | None = None,
     intervals: int = 10,
+    optimism: bool = False,
     seed: int = 0,
     store: str | Path | None = None,
     jobs: int = 1,
@@ -78,13 +81,15 @@ def probe(
     several targets; ``verdicts`` in words. A value has ``mae`` in place of AUROC, with ``rmse, r2, pearson`` and
     ``training_median``, the error of predicting it; survival has ``harrell_c``, with ``uno_c, auroc_at_horizon,
     integrated_brier`` and ``kaplan_meier``, the Brier score of one curve for everybody (``horizon`` and ``intervals`` as in
-    fine-tuning); ``measure`` names it. Also written to ``output`` (JSON) when given.
+    fine-tuning); ``measure`` names it. ``optimism``: also what folds by record would have flattered, of the first backbone's
+    logistic regression (:func:`medfm.evaluation.optimism.split_optimism`). Also written to ``output`` (JSON) when given.
     """
     written = check_output(output, (".json",), overwrite) if output else None
     labels = read_labels(table, target, kind=task, patient=patient, folds=folds)
     refs = [backbone] if backbone != "all" else _all_models(labels.manifest)
     rows: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []
     facts: dict[str, Any] = {}
+    told: dict[str, Any] = {}
     for ref in refs:
         bundle = load_bundle(resolve(ref))
         modality = bundle.modality()
@@ -97,14 +102,20 @@ def probe(
         tests = [outer_folds(cohort, folds, seed + r, strict=not r) for r in range(count)]
         state_task(cohort, [rows for parts in tests for rows in parts], horizon, intervals)
         kinds = _kinds(cohort.task)
-        scores, seconds = _scores(
+        if optimism:
+            check_optimism(cohort)
+        scores, z, seconds = _scores(
             ref, bundle, cohort, modality, tests, pool, batch_size, inner_folds, seed, progress
         )
+        if optimism and ref == refs[0]:
+            honest = scores[PRETRAINED][PROBES[1]]
+            refit = partial(_out_of_fold, z, inner_folds=inner_folds, seed=seed)
+            told["optimism"] = flattery(cohort, tests, honest, refit, folds, bootstrap, seed)
         rows += [_row(ref, kind, scores, cohort, tests, bootstrap, seed, seconds) for kind in kinds]
         if ref == refs[0]:
             without = _without_network(scores, cohort, modality, tests, inner_folds, bootstrap, seed)
     rows += without
-    results: dict[str, Any] = {**facts, "rows": [flat for flat, _ in rows]}
+    results: dict[str, Any] = {**facts, **told, "rows": [flat for flat, _ in rows]}
     results["measure"] = {"regression": "mae", "survival": "harrell_c"}.get(facts["task"], "auroc")
     if len(facts["targets"]) > 1:
         results["by_target"] = [row for _, each in rows for row in each]
@@ -127,13 +138,13 @@ def _scores(
     inner_folds: int,
     seed: int,
     show: bool,
-) -> tuple[dict[str, dict[str, np.ndarray]], float]:
-    """Out-of-fold scores by probe of the pretrained network and, each repeat another draw, of untrained ones; and
-    the seconds that the pretrained one took."""
+) -> tuple[dict[str, dict[str, np.ndarray]], np.ndarray, float]:
+    """Out-of-fold scores by probe of the pretrained network and, each repeat another draw, of untrained ones; the
+    embeddings of the first, and the seconds that it took."""
     began = time.monotonic()
     z = _embed(bundle.build(), cohort, modality, pool, batch_size, f"{ref} ({PRETRAINED})", show)
     pretrained = _out_of_fold(z, cohort, tests, inner_folds, seed)
-    seconds = round(time.monotonic() - began, 2)
+    seconds, embedded = round(time.monotonic() - began, 2), z
     each = []
     for repeat, parts in enumerate(tests):
         torch.manual_seed(seed + repeat)
@@ -141,7 +152,7 @@ def _scores(
         z = _embed(network, cohort, modality, pool, batch_size, f"{ref} ({RANDOM})", show)
         each.append(_out_of_fold(z, cohort, [parts], inner_folds, seed + repeat))
     untrained = {kind: np.concatenate([part[kind] for part in each]) for kind in _kinds(cohort.task)}
-    return {PRETRAINED: pretrained, RANDOM: untrained}, seconds
+    return {PRETRAINED: pretrained, RANDOM: untrained}, embedded, seconds
 
 
 def _without_network(
@@ -278,10 +289,7 @@ def _row(
     seconds: float,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """One line over all targets, and one a target."""
-    fold = np.full((len(tests), len(cohort.y)), -1)
-    for repeat, parts in enumerate(tests):
-        for number, test in enumerate(parts):
-            fold[repeat, test] = number
+    fold = fold_table(tests, len(cohort.y))
     if cohort.task.kind in VALUE_PROBES:
         pair_of = {arm: of[kind] for arm, of in scores.items()}
         made = value_row(pair_of, cohort, fold, bootstrap, seed, (ref, "random initialisation"))

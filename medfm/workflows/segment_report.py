@@ -16,6 +16,7 @@ from medfm.types import RESEARCH_USE, MedfmError
 from medfm.workflows.finetune_bundle import publish
 from medfm.workflows.finetune_run import PRETRAINED, RANDOM
 from medfm.workflows.run_folder import Run
+from medfm.workflows.patterns import has_sequences
 from medfm.workflows.segment_bundle import deploy
 from medfm.workflows.segment_patterns import pattern_results
 from medfm.workflows.segment_run import Segmenting
@@ -40,13 +41,14 @@ def finish(run: Segmenting) -> Run:
         json.dumps(jsonable(results), indent=1, allow_nan=False) + "\n", encoding="utf-8"
     )
     report = run.folder.path / "report.html"
-    write(run, results, report, published, command(run.folder.path.name))
+    write(run, results, report, published, command(run, run.folder.path.name))
     run.log.info("%s", results["verdict"])
-    return Run(run.folder.path, results, bundle.path, report, command(run.folder.path))
+    return Run(run.folder.path, results, bundle.path, report, command(run, run.folder.path))
 
 
-def command(model: object) -> str:
-    return f"medfm predict ct.nii.gz --model {model} --output masks"
+def command(run: Segmenting, model: object) -> str:
+    what = "subjects.csv" if has_sequences(run.modality) else "ct.nii.gz"
+    return f"medfm predict {what} --model {model} --output masks"
 
 
 def make_results(run: Segmenting) -> dict[str, Any]:

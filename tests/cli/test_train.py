@@ -206,6 +206,7 @@ def test_probe_embed_predict(workflow, capsys):
     assert workflow[0][1] == {
         "task": "auto",
         "horizon": None,
+        "optimism": False,
         "patient": None,
         "folds": 3,
         "repeats": "auto",
