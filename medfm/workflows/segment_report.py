@@ -15,8 +15,8 @@ from medfm.evaluation.segmentation import verdict as difference_words
 from medfm.types import RESEARCH_USE, MedfmError
 from medfm.workflows.finetune_bundle import publish
 from medfm.workflows.finetune_run import PRETRAINED, RANDOM
-from medfm.workflows.run_folder import Run
 from medfm.workflows.patterns import has_sequences
+from medfm.workflows.run_folder import Run
 from medfm.workflows.segment_bundle import deploy
 from medfm.workflows.segment_patterns import pattern_results
 from medfm.workflows.segment_run import Segmenting
