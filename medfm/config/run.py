@@ -240,7 +240,7 @@ class FinetuneSettings(SegmentationSettings):
         0.25,
         ge=0,
         le=1,
-        description="MRI: share of the training examples that lose some of their sequences",
+        description="MRI: share of the training examples that lose some of their sequences; linear-probe reads all once",
     )
     bootstrap: int = Field(1000, ge=0)
     worst: int = Field(

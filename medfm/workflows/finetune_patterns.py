@@ -15,14 +15,24 @@ from medfm.evaluation.report import Section
 from medfm.finetuning.fit import Fit, fit
 from medfm.finetuning.records import predict_logits
 from medfm.workflows.finetune_run import PRETRAINED, RANDOM, FineTuning, Fold, backbone_of, make_problem
-from medfm.workflows.patterns import KeptRecords, Pattern, keeps, patterns_of, shown, with_all
+from medfm.workflows.patterns import (
+    KeptRecords,
+    Pattern,
+    has_sequences,
+    keeps,
+    patterns_of,
+    shown,
+    with_all,
+)
 
 ONE, ALONE = "patterns", "pattern_models"
 LEAST = 10  # records, below which a pattern is not scored
 
 
 def patterns(run: FineTuning) -> list[Pattern]:
-    return patterns_of(run.modality, run.config.finetune.patterns)
+    if not has_sequences(run.modality):
+        return []
+    return patterns_of(run.modality, run.config.finetune.patterns, presence(run))
 
 
 def presence(run: FineTuning) -> np.ndarray:
@@ -99,14 +109,23 @@ def pattern_results(run: FineTuning, evaluate: Any) -> list[dict[str, Any]]:
 
 
 class _Part:
-    """A run of which only some records were tested, with other predictions: the model's, and in the place of the baseline those
-    of the model of one pattern."""
+    """A run of those records alone that were tested under a pattern, in every repeat the same, with other predictions: the model's,
+    and in the place of the baseline those of the model of the pattern."""
 
     def __init__(self, run: FineTuning, one: np.ndarray, alone: np.ndarray | None, known: np.ndarray) -> None:
         self.__dict__.update(copy.copy(run).__dict__)
-        self.predicted = {PRETRAINED: one} | ({} if alone is None else {RANDOM: alone})
+        rows, cohort = np.flatnonzero(known.any(0)), run.cohort
+        both = {PRETRAINED: one} | ({} if alone is None else {RANDOM: alone})
+        self.predicted = {arm: p[:, rows] for arm, p in both.items()}
         self.arms = list(self.predicted)
-        self.fold_of = np.where(known, run.fold_of, -1)
+        self.fold_of = run.fold_of[:, rows]
+        self.cohort = replace(
+            cohort,
+            frame=cohort.frame.iloc[rows].reset_index(drop=True),
+            rows=cohort.rows[rows],
+            y=cohort.y[rows],
+            patients=cohort.patients[rows],
+        )
 
 
 def pattern_section(lines: list[dict[str, Any]], words: Any) -> list[Section]:

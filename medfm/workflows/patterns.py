@@ -26,15 +26,16 @@ def has_sequences(modality: Any) -> bool:
     return len(getattr(modality, "sequences", ())) > 1
 
 
-def patterns_of(modality: Any, how: str) -> list[Pattern]:
-    """Patterns to be tried beside what each subject has: ``auto``, all but one and one alone; ``all``, every one of them."""
+def patterns_of(modality: Any, how: str, present: np.ndarray | None = None) -> list[Pattern]:
+    """Patterns to be tried beside what each subject has: ``auto``, all, all but one and one alone; ``all``, every one of them.
+    Of the sequences that some subject of ``present [n, C]`` has."""
     if how == "none" or not has_sequences(modality):
         return []
-    names = tuple(modality.sequences)
+    names = tuple(n for c, n in enumerate(modality.sequences) if present is None or present[:, c].any())
     sizes = (
         range(len(names), 0, -1) if how == "all" else sorted({len(names), len(names) - 1, 1}, reverse=True)
     )
-    return [p for size in sizes for p in combinations(names, size)]
+    return [p for size in sizes for p in combinations(names, size) if p]
 
 
 def check_patterns(settings: FinetuneSettings, modality: Any) -> None:

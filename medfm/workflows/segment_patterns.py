@@ -12,14 +12,9 @@ from medfm.evaluation.report import Section
 from medfm.evaluation.segmentation import compare
 from medfm.finetuning.segmentation import SegmentationModel
 from medfm.finetuning.segmentation_fit import DenseProblem, fit_dense, predict_dense
-from medfm.workflows.patterns import KeptVolumes, Pattern, keeps, patterns_of, shown, with_all
+from medfm.workflows.finetune_patterns import ALONE, ONE, patterns, presence
+from medfm.workflows.patterns import KeptVolumes, keeps, shown, with_all
 from medfm.workflows.segment_run import Segmenting
-
-ONE, ALONE = "patterns", "pattern_models"
-
-
-def patterns(run: Segmenting) -> list[Pattern]:
-    return patterns_of(run.modality, run.config.finetune.patterns)
 
 
 def pattern_arrays(
@@ -30,7 +25,7 @@ def pattern_arrays(
     tried = patterns(run)
     if not tried:
         return {}
-    present = run.cohort.store.flat.present[:, : len(run.modality.stored)]
+    present = presence(run)
     out = {ONE: np.full((len(tried), len(test), len(run.measured)), np.nan)}
     if run.config.finetune.pattern_models:
         out[ALONE] = out[ONE].copy()

@@ -146,6 +146,32 @@ def test_one_model_answers_from_any_sequences(backbone: Path, tmp_path: Path) ->
     assert "With fewer sequences" in run.report.read_text(encoding="utf-8")
 
 
+def test_survival_is_scored_under_every_pattern(backbone: Path, tmp_path: Path) -> None:
+    table = make_site(tmp_path / "site", patients=26)
+    rng = np.random.default_rng(0)
+    frame = pd.read_csv(table).assign(
+        months=rng.exponential(10, 26).round(2) + 0.1, death=[1, 1, 0] * 8 + [1, 1]
+    )
+    frame.to_csv(table, index=False)
+    flags = {
+        "finetune.table": str(table),
+        "finetune.backbone": str(backbone),
+        "finetune.target": ["months", "death"],
+        "finetune.task": "survival",
+        "finetune.group": "site",
+        "finetune.strategy.name": "linear-probe",
+        "finetune.bootstrap": 10,
+        "finetune.baseline": False,
+        "output.publish": False,
+        "output.dir": str(tmp_path / "run"),
+    }
+    lines = finetune(resolve_finetune(flags=flags), progress=False).results["patterns"]
+    counts = {tuple(line["pattern"]): line["records"] for line in lines}
+    assert counts[SEQUENCES] == 24 and counts[("t2",)] == 25 and counts[("t1",)] == 26
+    assert all(0 <= line["headline"]["value"] <= 1 for line in lines)
+    assert lines[0]["headline"]["metric"] == "harrell_c"
+
+
 def test_a_network_trained_without_a_sequence_never_sees_it(site: Path, backbone: Path) -> None:
     from medfm.data.manifest import Manifest
     from medfm.workflows.kinds import kind_of
@@ -195,6 +221,9 @@ def test_sequences_are_dropped_but_never_all() -> None:
 def test_patterns_are_of_modalities_with_sequences(site: Path, backbone: Path, tmp_path: Path) -> None:
     modality = load_bundle(backbone).modality()
     assert len(patterns_of(modality, "all")) == 15 and patterns_of(modality, "none") == []
+    nobody_has_t2 = np.array([[True, True, False, True], [True, False, False, True]])
+    tried = patterns_of(modality, "auto", nobody_has_t2)
+    assert ("t1", "flair") in tried and len(tried) == 7 and not any("t2" in p for p in tried)
     from ct_site import make_backbone as make_ct
     from ct_site import make_site as make_scans
 
